@@ -1,0 +1,214 @@
+"""One dataclass per script; every field is an option `--field value` of that script.
+
+Defaults are the toy world's. `--preset paper` sets the paper's values for a full-size model;
+options given beside it win. A field's help text stands beside its default.
+Left out: configuration files. A run saves what it used as `config.json`.
+"""
+
+import dataclasses
+import difflib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+C = TypeVar("C")
+
+
+class OptionError(ValueError):
+    """A command line that cannot be understood; one line."""
+
+
+def opt(default: Any, text: str) -> Any:
+    """A dataclass field with its help text."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class CoTConfig:
+    """AesCoT: let a teacher write critiques for scored pictures, filter them, balance the levels.
+
+    Without options it uses the toy world, its rule-based teacher and its judge.
+    """
+
+    run: str = opt("runs/toy", "folder of the run; the toy world is made here")
+    train: str = opt("", "training sets as format:path, comma between; empty: the toy's two")
+    out: str = opt("", "critiques as JSON lines; empty: RUN/cot.jsonl")
+    per_level: int = opt(300, "pictures asked for per score level (bad, fair, good)")
+    heldout: int = opt(64, "last pictures of each training set that no training may see")
+    bad_images: str = opt("refuse", "refuse | skip: what to do with missing or corrupt pictures")
+    seed: int = opt(0, "seed")
+
+
+@dataclass
+class SFTConfig:
+    """Cold start: teach explain-then-score by supervised fine-tuning on AesCoT critiques.
+
+    Without options it makes what is missing of the toy world, its backbone and its critiques.
+    """
+
+    run: str = opt("runs/toy", "folder of the run")
+    model: str = opt("", "Hugging Face folder to start from; empty: the toy backbone")
+    cot: str = opt("", "critiques from build_cot.py; empty: RUN/cot.jsonl")
+    out: str = opt("", "where the cold-started model goes; empty: RUN/sft")
+    epochs: int = opt(2, "passes over the critiques (the paper: 1, over 3,000 and more)")
+    batch: int = opt(32, "critiques per update")
+    micro_batch: int = opt(32, "critiques per forward; changes memory, never the gradient")
+    lr: float = opt(1e-3, "peak learning rate; cosine to 0")
+    weight_decay: float = opt(0.0, "AdamW's weight decay")
+    max_grad_norm: float = opt(1.0, "gradient clipping")
+    train_vision: bool = opt(False, "also train the vision tower and its projector")
+    prompt: str = opt("short", "full | short: what the model is asked; short is for tiny models")
+    max_pixels: int = opt(262_144, "largest picture area; larger ones are shrunk")
+    device: str = opt("auto", "auto | cpu | cuda | cuda:1: where the model runs")
+    max_new_tokens: int = opt(48, "longest answer when evaluating")
+    seed: int = opt(0, "seed")
+
+
+@dataclass
+class RAPOConfig:
+    """RAPO: reinforcement learning with a relative (ranking) and an absolute (score) reward.
+
+    Without options: the whole road in the toy world, up to the table and the report.
+    """
+
+    run: str = opt("runs/toy", "folder of the run; everything is written here")
+    model: str = opt("", "cold-started Hugging Face folder; empty: the toy's, made if missing")
+    train: str = opt("", "training sets as format:path, comma between; empty: the toy's two")
+    test_in: str = opt("", "in-domain test sets; empty: the toy's two")
+    test_ood: str = opt("", "out-of-domain test sets; empty: the toy's two")
+    heldout: int = opt(64, "last pictures of each training set kept for choosing a checkpoint")
+    bad_images: str = opt("refuse", "refuse | skip: what to do with missing or corrupt pictures")
+    prompt: str = opt("short", "full | short: what the model is asked; short is for tiny models")
+    max_pixels: int = opt(262_144, "largest picture area; larger ones are shrunk")
+    device: str = opt("auto", "auto | cpu | cuda | cuda:1: where the model runs")
+    steps: int = opt(120, "steps; each draws pictures, samples answers, updates")
+    images: int = opt(32, "N, pictures per step; the relative reward compares them")
+    k: int = opt(8, "K, answers per picture (the paper: 4)")
+    max_new_tokens: int = opt(48, "longest answer; longer ones are cut and counted")
+    temperature: float = opt(1.0, "of sampling and of every log-prob")
+    updates: int = opt(1, "mu, updates per rollout; with 1 the ratio is 1 and the clip rests")
+    micro_batch: int = opt(16, "pictures per forward; changes memory, never the gradient")
+    w_relative: float = opt(1.0, "weight of the relative reward; 0 switches it off")
+    w_absolute: float = opt(1.0, "weight of the absolute reward; 0 switches it off")
+    w_format: float = opt(1.0, "weight of the format reward; 0 switches it off")
+    sigma: float = opt(0.1, "width of the absolute reward")
+    ties: str = opt("half", "half | paper: what equal truths count in the relative reward")
+    soft_truth: bool = opt(False, "preferences from the raters' spread instead of 0 or 1")
+    advantage: str = opt("std", "std | none: divide a group's advantages by its spread")
+    eps_low: float = opt(0.2, "clip below 1 - eps_low")
+    eps_high: float = opt(0.28, "clip above 1 + eps_high")
+    beta: float = opt(0.01, "weight of the KL term to the cold-started reference")
+    lr: float = opt(3e-4, "peak learning rate; linear to 0")
+    warmup: int = opt(5, "steps of linear warm-up")
+    weight_decay: float = opt(0.0, "AdamW's weight decay")
+    max_grad_norm: float = opt(1.0, "gradient clipping")
+    train_vision: bool = opt(True, "train the vision tower too")
+    eval_every: int = opt(20, "steps between evaluations on the held-out pictures")
+    eval_batch: int = opt(64, "pictures per forward when evaluating")
+    seed: int = opt(0, "seed")
+
+
+@dataclass
+class EvalConfig:
+    """Score test sets with a checkpoint: PLCC, SRCC, KRCC, RMSE, MAE, unreadable answers."""
+
+    model: str = opt("runs/toy/rapo", "Hugging Face folder")
+    run: str = opt("runs/toy", "folder of the toy world, used when no test sets are named")
+    test_in: str = opt("", "in-domain test sets as format:path, comma between; empty: the toy's")
+    test_ood: str = opt("", "out-of-domain test sets; empty: the toy's two")
+    out: str = opt("", "result as JSON; empty: MODEL/eval.json")
+    bad_images: str = opt("refuse", "refuse | skip: what to do with missing or corrupt pictures")
+    prompt: str = opt("short", "full | short: what the model is asked; short is for tiny models")
+    max_pixels: int = opt(262_144, "largest picture area; larger ones are shrunk")
+    device: str = opt("auto", "auto | cpu | cuda | cuda:1: where the model runs")
+    max_new_tokens: int = opt(48, "longest answer")
+    temperature: float = opt(0.0, "0: greedy; else sampled")
+    eval_batch: int = opt(64, "pictures per forward")
+    seed: int = opt(0, "seed of the bootstrap intervals and of sampling")
+
+
+# PAPER.md, hyper-parameters: RAPO on Qwen2.5-VL-7B, and its cold start.
+PRESETS: dict[str, dict[type, dict[str, Any]]] = {
+    "toy": {},
+    "paper": {
+        CoTConfig: dict(per_level=1000),
+        SFTConfig: dict(epochs=1, batch=64, micro_batch=4, lr=1e-5, prompt="full",
+                        max_new_tokens=1024),
+        RAPOConfig: dict(images=64, k=4, max_new_tokens=1024, micro_batch=2, lr=1e-6, beta=0.01,
+                         eps_low=0.2, eps_high=0.28, sigma=0.1, steps=2340, eval_every=100,
+                         heldout=200, eval_batch=8, prompt="full"),
+        EvalConfig: dict(max_new_tokens=1024, eval_batch=8, prompt="full"),
+    },
+}
+
+
+def parse(cls: type[C], argv: list[str] | None = None) -> C:
+    """`--key value`, `--key=value` and `--preset name` -> the script's dataclass.
+
+    Prints help and leaves with 0 for --help.
+    Raises:
+        OptionError: an unknown key (with the nearest name), a missing or unreadable value.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if "--help" in argv or "-h" in argv:
+        print(usage(cls))
+        raise SystemExit(0)
+    given = _pairs(argv)
+    preset = given.pop("preset", "toy")
+    if preset not in PRESETS:
+        raise OptionError(f"--preset {preset}: choose one of {', '.join(PRESETS)}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    values = dict(PRESETS[preset].get(cls, {}))
+    for key, text in given.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, [*fields, "preset"], n=1, cutoff=0)[0]
+            raise OptionError(f"--{key} is no option of this script; did you mean --{near}?")
+        values[key] = convert(key, text, type(fields[key].default))
+    return cls(**values)
+
+
+def _pairs(argv: list[str]) -> dict[str, str]:
+    given, rest = {}, list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise OptionError(f"{word!r} stands alone; options are written --key value")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise OptionError(f"--{key} needs a value: --{key} VALUE")
+            text = rest.pop(0)
+        given[key.replace("-", "_")] = text
+    return given
+
+
+def convert(key: str, text: str, kind: type) -> Any:
+    """Text -> the field's type. bool("False") is True, so booleans are read by word."""
+    if kind is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if text.lower() not in words:
+            raise OptionError(f"--{key} {text}: say true or false")
+        return words[text.lower()]
+    try:
+        return kind(text)
+    except ValueError:
+        raise OptionError(f"--{key} {text}: needs a value of type {kind.__name__}") from None
+
+
+def usage(cls: type) -> str:
+    """What --help prints."""
+    lines = [cls.__doc__.strip(), "", "Options (--key value):"]
+    for f in dataclasses.fields(cls):
+        default = '""' if f.default == "" else f.default
+        lines.append(f"  --{f.name:<16}{f.metadata['help']}  [{default}]")
+    others = " | ".join(PRESETS)
+    return "\n".join([*lines, f"  --{'preset':<16}{others}: values for all options at once  [toy]"])
+
+
+def save(config: Any, path: Path) -> None:
+    """Keep what the run used, and print it once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+    print(" ".join(f"{k}={v}" for k, v in dataclasses.asdict(config).items() if v != ""))
