@@ -1,0 +1,116 @@
+"""What the model is asked, and how its answer is read.
+
+The contract is `<think>critique</think><answer>0.62</answer>`. A reply that breaks it is a value
+(None, False), never an exception and never a guess, because a reward is computed from whatever a
+sampled policy wrote. Left out: repair of half-readable answers (a clipped or guessed score would
+reward the guess), scientific notation and thousands separators (no rating is written so),
+languages other than the prompt's.
+"""
+
+import re
+import unicodedata
+
+DIMENSIONS = ("Light and Shadow", "Mood and Narrative", "Composition", "Color", "Exposure")
+
+SCORING_PROMPT = (
+    "Look closely at this photograph and judge how beautiful it is.\n"
+    "First write a critique that covers five dimensions: "
+    "Light and Shadow (contrast of tones, direction, depth); "
+    "Mood and Narrative (theme, emotion, story); "
+    "Composition (balance, hierarchy, the path of the eye); "
+    "Color (harmony, palette, warm against cool); "
+    "Exposure (spread of tones, detail in highlights and shadows). "
+    "Say what succeeds and what fails, and end with your overall judgement.\n"
+    "Then rate the photograph with a number between 0 (worst) and 1 (best), "
+    "written with two decimals.\n"
+    "Put all of the critique in one <think></think> block and only the number in one "
+    "<answer></answer> block that follows it. Write nothing outside these two blocks."
+)
+# A tiny model pays for each prompt token and knows few words.
+TOY_PROMPT = "Judge this photograph."
+PROMPTS = {"full": SCORING_PROMPT, "short": TOY_PROMPT}
+
+# An answer longer than this is no rating; the bound also caps the cost of Unicode normalisation,
+# which is quadratic in a run of combining marks.
+MAX_ANSWER_CHARS = 1000
+
+# 0.85 | .85 | 1 | 0,85 | 12,5. Not 1,000: a comma before three digits may part thousands,
+# unless what precedes it is a lone 0.
+_NUMBER = r"(?:[0-9]+\.[0-9]+|\.[0-9]+|0,[0-9]+|[0-9]+,[0-9]{1,2}|[0-9]+)"
+# \D on both sides leaves room for exactly one number; the character beside it must not extend it.
+_ANSWER = re.compile(
+    rf"(?P<before>(?:\D*[^\d\w.,/%‰<>≤≥])?)(?P<number>{_NUMBER})"
+    rf"(?:\s*/\s*(?P<denominator>{_NUMBER})|(?P<percent>\s*%))?"
+    r"(?!\w|\s*[/%‰])\D*"
+)
+_SIGNS = tuple("-+−–—‐‑±∓")
+# A critique may say "a < b" or "<3"; anything that opens like a tag or special token is refused.
+_FORMAT = re.compile(
+    r"<think>(?P<critique>(?:[^<]|<(?![A-Za-z/|]))*)</think>\s*<answer>[^<]*</answer>"
+)
+_TAG = re.compile(r"</?(?:think|answer)>")
+
+
+def answer_text(critique: str, score: float) -> str:
+    """The reply that states `critique` and `score` in [0, 1]: the cold start's target.
+
+    Raises ValueError when the reply would not satisfy `format_ok`: a score outside [0, 1] or NaN,
+    an empty critique, a tag inside the critique.
+    """
+    if not 0.0 <= score <= 1.0:
+        raise ValueError(f"a score lies in [0, 1], this one is {score!r}")
+    text = f"<think>{critique}</think><answer>{abs(score):.2f}</answer>"  # abs: -0.0 has a sign
+    if not format_ok(text):
+        raise ValueError(f"a critique is non-empty and free of tags, this one is {critique[:80]!r}")
+    return text
+
+
+def parse_score(text: str) -> float | None:
+    """The score in [0, 1] that a reply states, or None when it states none. Never raises.
+
+    Read: `0.85`, `.85`, `0,85` = 0.85; `85/100` = 0.85 and `4/5` = 0.8; `85%` = 0.85; the same in
+    full-width characters (NFKC); words and quotes around it, `Rating: 0.85.` = 0.85.
+    None: not exactly one `<answer>` and one `</answer>` tag, in this order; no number or more than
+    one (`0.8 to 0.9`, `0.8.5`, `1,2,3`); a sign before it (`-0.5`, `- 0.5`, `+0.5`); a bound
+    (`<0.5`); a letter that touches it (`1e-1`, `0x1`); `1,000`; digits of other scripts,
+    superscripts and fraction characters (`0.8²` would normalise to 0.82); a value outside [0, 1]
+    (`7`, `1.5`, `5/4`, `101%`); a denominator of 0; `nan`, `inf`; more than MAX_ANSWER_CHARS.
+    Time is linear in the length of `text`.
+    """
+    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
+        return None
+    block, closing, _ = text.partition("<answer>")[2].partition("</answer>")
+    return _read_number(block) if closing and len(block) <= MAX_ANSWER_CHARS else None
+
+
+def _read_number(block: str) -> float | None:
+    """The one number in [0, 1] of an answer block's content, or None; see `parse_score`."""
+    if any(unicodedata.category(char) == "No" for char in block):
+        return None
+    match = _ANSWER.fullmatch(unicodedata.normalize("NFKC", block))
+    if match is None or match["before"].rstrip(" \t\r\n\"'`*_([{$").endswith(_SIGNS):
+        return None
+    # float() and not int(): an int of more than 4,300 digits raises, a float overflows to inf.
+    value = float(match["number"].replace(",", "."))
+    denominator = float((match["denominator"] or "1").replace(",", "."))
+    if denominator <= 0.0:
+        return None
+    value = value / 100.0 if match["percent"] else value / denominator
+    return value if 0.0 <= value <= 1.0 else None  # NaN (inf / inf) fails the comparison too
+
+
+def format_ok(text: str) -> bool:
+    """Whether a reply is one non-blank think block, white space or none, one readable answer.
+
+    Nothing may stand outside the two blocks, not even a line break, and nothing inside them may
+    open like a tag (`<b>`, `</think>`, `<|im_end|>`). True implies that `parse_score` is not None.
+    Source: the released code's format reward, which also accepts an empty answer; this does not.
+    """
+    match = _FORMAT.fullmatch(text)
+    return bool(match and match["critique"].strip()) and parse_score(text) is not None
+
+
+def critique_of(text: str) -> str:
+    """The first think block's content; without a complete one, all text but the contract's tags."""
+    inside, closing, _ = text.partition("<think>")[2].partition("</think>")
+    return (inside if closing else _TAG.sub("", text)).strip()
