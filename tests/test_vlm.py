@@ -1,0 +1,120 @@
+"""Pictures, positions and hidden states are the ones that transformers itself would use."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import pictures, ragged, tiny_prompts, tiny_vlm
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from nanoaes.vlm import VLM, image_patches, prompt_positions
+
+
+@pytest.mark.parametrize("size, max_pixels", [((84, 84), 262144), ((100, 61), 262144),
+                                              ((30, 20), 262144), ((1600, 1200), 262144),
+                                              ((333, 777), 50176)])
+def test_patches_equal_the_processor(size: tuple[int, int], max_pixels: int) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8))
+    processor = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": 56 * 56, "longest_edge": max_pixels})
+    theirs = processor(images=[image], return_tensors="pt")
+    ours, grid = image_patches(image, max_pixels)
+    assert list(grid) == theirs["image_grid_thw"][0].tolist()
+    torch.testing.assert_close(torch.from_numpy(ours), theirs["pixel_values"], rtol=0, atol=2e-6)
+    assert grid[1] * grid[2] * 14 * 14 <= max_pixels  # 1600 x 1200 -> 315 tokens of 4 patches
+    if size == (1600, 1200):
+        assert grid[1] * grid[2] // 4 == 315
+
+
+def test_positions_equal_get_rope_index() -> None:
+    vlm = tiny_vlm()
+    prompts = tiny_prompts(vlm, 6)
+    theirs, deltas = vlm.hf.model.get_rope_index(
+        prompts.ids, mm_token_type_ids=(prompts.ids == vlm.image_id).int(),
+        image_grid_thw=prompts.grid, attention_mask=prompts.mask.long())
+    for i, m in enumerate(prompts.mask):
+        assert torch.equal(prompts.positions[:, i, m], theirs[:, i, m])
+    lengths = prompts.mask.sum(1)
+    assert torch.equal(prompts.next_position, lengths + deltas[:, 0])
+    assert len(set(lengths.tolist())) > 2  # ragged
+
+
+def test_wrong_number_of_image_tokens_is_an_error() -> None:
+    with pytest.raises(ValueError, match="5 image tokens, the picture has 9"):
+        prompt_positions(torch.tensor([1, 7, 7, 7, 7, 7, 2]), 7, (1, 6, 6), 2)
+
+
+def reference_hidden(vlm: VLM, images, texts, ids, mask) -> torch.Tensor:
+    """Row by row through transformers' own forward, pictures repeated for each completion."""
+    rows = []
+    for i, image in enumerate(images):
+        one = vlm.prompts([image], [texts[i]])
+        for k in range(ids.shape[1]):
+            answer = ids[i, k][mask[i, k]]
+            whole = torch.cat([one.ids[0], answer])[None]
+            out = vlm.hf(input_ids=whole, attention_mask=torch.ones_like(whole),
+                         pixel_values=one.pixels, image_grid_thw=one.grid,
+                         mm_token_type_ids=(whole == vlm.image_id).int(),
+                         output_hidden_states=True)
+            p = one.ids.shape[1]
+            rows.append(out.hidden_states[-1][0, p - 1 : p + len(answer) - 1])
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_shared_prompt_equals_separate_rows(k: int) -> None:
+    """Values and gradients in fp64, ragged prompts and completions."""
+    vlm = tiny_vlm(dtype=torch.float64)
+    images, texts = pictures(3), ["Judge this photograph.", "Describe this photograph.", "Judge."]
+    ids, mask = ragged(vlm, 3, k, 7)
+    weight = torch.randn(int(mask.sum()), 128, dtype=torch.float64)
+    theirs = reference_hidden(vlm, images, texts, ids, mask)
+    (theirs * weight).sum().backward()
+    expected = {n: p.grad.clone() for n, p in vlm.named_parameters() if p.grad is not None}
+    vlm.zero_grad()
+    ours = vlm(vlm.prompts(images, texts), ids, mask)
+    (ours * weight).sum().backward()
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    for name, p in vlm.named_parameters():
+        if name in expected:
+            # transformers rounds to fp32 inside its norms and its vision rotary embedding
+            error = (p.grad - expected[name]).norm() / expected[name].norm()
+            assert error < 1e-6, f"{name}: {error}"
+
+
+def test_batch_of_one_equals_batch_of_n() -> None:
+    vlm = tiny_vlm()
+    prompts = tiny_prompts(vlm, 4)
+    ids, mask = ragged(vlm, 4, 3, 6)
+    whole = vlm(prompts, ids, mask)
+    parts = [vlm(prompts.select(slice(i, i + 1)), ids[i : i + 1], mask[i : i + 1])
+             for i in range(4)]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-5, atol=1e-5)
+
+
+def test_forbidden_words() -> None:
+    vlm = tiny_vlm()
+    names = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    assert vlm.forbidden[vlm.tokenizer.convert_tokens_to_ids(names)].all()
+    assert vlm.forbidden[len(vlm.tokenizer):].all() and len(vlm.forbidden) > len(vlm.tokenizer)
+    assert not vlm.forbidden[vlm.stop_ids].any()
+
+
+def test_save_and_load_give_the_same_model(tmp_path) -> None:
+    vlm = tiny_vlm()
+    vlm.save(tmp_path / "model")
+    again = VLM.load(tmp_path / "model")
+    assert again.stop_ids == vlm.stop_ids and len(again.stop_ids) == 2
+    prompts, (ids, mask) = tiny_prompts(vlm, 2), ragged(vlm, 2, 2, 4)
+    assert torch.equal(tiny_prompts(again, 2).ids, prompts.ids)
+    torch.testing.assert_close(again(prompts, ids, mask), vlm(prompts, ids, mask))
+
+
+def test_folder_without_weights_is_refused(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="no config.json"):
+        VLM.load(tmp_path)
+    tiny_vlm().save(tmp_path)
+    for file in tmp_path.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        VLM.load(tmp_path)
