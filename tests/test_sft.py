@@ -1,0 +1,70 @@
+"""The cold start trains the answer and its stop token, nothing else, however it is split."""
+
+import torch
+from tiny import pictures, tiny_vlm
+
+from nanoaes.sft import Lesson, completion_loss, cosine, encode_answers, fit
+
+ANSWERS = ["<think>flat light</think><answer>0.21</answer>", "<answer>0.9</answer>",
+           "<think>soft light, calm mood</think><answer>0.55</answer>"]
+QUESTIONS = ["Judge this photograph.", "Judge.", "Describe this photograph."]
+
+
+def test_answers_end_in_one_stop_token() -> None:
+    vlm = tiny_vlm()
+    ids, mask = encode_answers(vlm, ANSWERS)
+    for row, m, answer in zip(ids[:, 0], mask[:, 0], ANSWERS, strict=True):
+        assert row[m][-1] == vlm.stop_ids[0] and vlm.stop_ids[0] not in row[m][:-1]
+        assert vlm.tokenizer.decode(row[m][:-1]) == answer
+
+
+def test_loss_equals_transformers_own_loss_on_completion_tokens() -> None:
+    """Prompt and padding carry none: labels are -100 there in transformers' loss."""
+    vlm = tiny_vlm()
+    vlm.forbidden[:] = False  # transformers' loss knows no forbidden words
+    images = pictures(3)
+    ids, mask = encode_answers(vlm, ANSWERS)
+    total, n = 0.0, int(mask.sum())
+    for i, image in enumerate(images):
+        one = vlm.prompts([image], [QUESTIONS[i]])
+        answer = ids[i, 0][mask[i, 0]]
+        whole = torch.cat([one.ids[0], answer])[None]
+        labels = torch.cat([torch.full_like(one.ids[0], -100), answer])[None]
+        out = vlm.hf(input_ids=whole, attention_mask=torch.ones_like(whole), labels=labels,
+                     pixel_values=one.pixels, image_grid_thw=one.grid,
+                     mm_token_type_ids=(whole == vlm.image_id).int())
+        total += float(out.loss) * len(answer)
+    loss, entropy = completion_loss(vlm, vlm.prompts(images, QUESTIONS), ids, mask, n)
+    torch.testing.assert_close(float(loss), total / n, rtol=1e-5, atol=1e-6)
+    assert 0 < entropy < torch.tensor(float(len(vlm.forbidden))).log()
+
+
+def test_the_stop_token_is_trained() -> None:
+    """Its log-prob rises when nothing but its own place is different."""
+    vlm = tiny_vlm()
+    prompts = vlm.prompts(pictures(1), QUESTIONS[:1])
+    ids, mask = encode_answers(vlm, ANSWERS[:1])
+    only_stop = torch.zeros_like(mask)
+    only_stop[0, 0, mask.sum() - 1] = True
+    loss, _ = completion_loss(vlm, prompts, ids, mask, 1)
+    without, _ = completion_loss(vlm, prompts, ids, mask & ~only_stop, 1)
+    assert loss > without
+
+
+def test_the_update_is_the_same_for_any_micro_batch() -> None:
+    lessons = [Lesson(*x) for x in zip(pictures(3), QUESTIONS, ANSWERS, strict=True)]
+    results = []
+    for size in (1, 2, 3):
+        vlm, rows = tiny_vlm(), []
+        fit(vlm, lambda step: lessons, 2, lambda step: 1e-3, size, 1.0, 0.0, "test", rows.append)
+        results.append((rows, torch.cat([p.detach().flatten() for p in vlm.parameters()])))
+    for rows, weights in results[1:]:
+        for a, b in zip(rows, results[0][0], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        # Adam's first steps are ±lr: a gradient of rounding size may flip, nothing else
+        assert ((weights - results[0][1]).abs() > 1e-4).float().mean() < 1e-3
+
+
+def test_cosine_warms_up_and_ends_low() -> None:
+    lr = cosine(1.0, 100, warmup=10)
+    assert lr(0) < lr(9) <= lr(10) == 1.0 and lr(55) < 0.6 and lr(99) < 1e-3
