@@ -1,0 +1,66 @@
+"""The toy world's teacher and judge: they know the photographer's notes.
+
+The teacher is imperfect at known rates, so that the filters of `cot.py` have work and a test can
+count what they should find. The judge compares words with notes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from nanoaes.toy import WORDS, critique, read_critique, verdict
+
+LEAK_RATE, MISMATCH_RATE, INVENT_RATE = 0.06, 0.06, 0.10
+
+
+class ToyTeacher:
+    """Writes what the notes say, in its own choice of words, with the errors of its kind.
+
+    Args:
+        notes: picture -> five levels (`toy.read_attributes`).
+    """
+
+    def __init__(self, notes: dict[Path, list[int]], seed: int):
+        self.notes, self.rng = notes, np.random.default_rng(seed)
+
+    def write(self, image: Path, score: float) -> str:
+        """One critique. Raises KeyError for a picture without notes."""
+        levels = list(self.notes[image.resolve()])
+        told = score
+        if self.rng.uniform() < INVENT_RATE:  # sees what is not there
+            i = self.rng.integers(len(levels))
+            levels[i] = (levels[i] + self.rng.integers(1, 3)) % 3
+        if self.rng.uniform() < MISMATCH_RATE:  # ends in the wrong judgement
+            told = 0.2 if score >= 0.7 else 0.9
+        text = critique(levels, told, self.rng)
+        if self.rng.uniform() < LEAK_RATE:  # cannot keep a secret
+            text += f" People rated it {score:.2f}."
+        return text
+
+
+class ToyJudge:
+    """Flags by comparison with the notes."""
+
+    def __init__(self, notes: dict[Path, list[int]]):
+        self.notes = notes
+
+    def mismatch(self, critique: str, score: float) -> bool:
+        """The closing verdict is another than the score's level."""
+        return f"a {verdict(score)} picture" not in critique
+
+    def invented(self, critique: str, image: Path) -> bool:
+        """A dimension is named with a word of the wrong level."""
+        notes = dict(zip(WORDS, self.notes[image.resolve()], strict=True))
+        return any(notes[name] != level for name, level in read_critique(critique).items())
+
+
+def critique_quality(texts: list[str], images: list[Path], notes: dict[Path, list[int]]
+                     ) -> tuple[float, float]:
+    """How many dimensions critiques name (mean, 0..5) and the share named correctly (0..1)."""
+    named = correct = 0
+    for text, image in zip(texts, images, strict=True):
+        truth = dict(zip(WORDS, notes[image.resolve()], strict=True))
+        said = read_critique(text)
+        named += len(said)
+        correct += sum(truth[name] == level for name, level in said.items())
+    return named / max(len(texts), 1), correct / max(named, 1)
