@@ -1,0 +1,294 @@
+"""One self-contained HTML page of a run: results, training curves, distributions, critiques.
+
+Pictures are embedded, charts are inline SVG and styles are inline too (charts.py): the page
+needs no network and no JavaScript, follows the reader's light or dark setting and reads on
+a phone. Left out: sorting, zooming, and every picture but a dozen; the numbers are in metrics.jsonl
+and the evaluations' JSON. Whatever a model wrote is data and is escaped.
+"""
+
+import base64
+import io
+import json
+import math
+import os
+import re
+from html import escape
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from nanoaes import charts
+from nanoaes.metrics import CORRELATIONS, DASH, short, unreadable
+
+GALLERY = 12  # pictures
+SIDE = 512  # pixels of an embedded picture's longer side; a smaller one is kept as it is
+CURVES = (  # title, {key in metrics.jsonl: name in the legend}, measured only now and then
+    ("Reward and its parts", {"reward": "sum", "reward_rel": "relative",
+                              "reward_abs": "absolute", "reward_fmt": "format"}, False),
+    ("Held-out PLCC / SRCC", {"eval_plcc": "PLCC", "eval_srcc": "SRCC"}, True),
+    ("Spread of predictions and truth", {"pred_std": "predictions", "truth_std": "truth"}, False),
+    ("KL to the reference", {"kl": "KL (nats per token)"}, False),
+    ("Token entropy", {"entropy": "entropy (nats)"}, False),
+    ("Completion length", {"length": "tokens"}, False),
+    ("Clip fractions (low, high)", {"clip_low": "low", "clip_high": "high"}, False),
+    ("Groups without spread", {"flat_groups": "share of groups"}, False),
+    ("Format and parse rate", {"format_rate": "format", "parse_rate": "parse"}, False),
+)
+MADE_WORLD = ("A small made world: the photographs are drawn by a program that knows how good each "
+              "one is, and a tiny model learns to judge them. The sets bear the names of the real "
+              "ones whose file formats they imitate; no figure here compares with the paper's.")
+REAL_WORLD = "How well a model's judgement of beauty agrees with people's."
+
+
+def write_report(path: str | os.PathLike, title: str, history: list[dict],
+                 evals: dict[str, dict], config: dict, notes: list[str]) -> Path:
+    """Write the page, atomically (a reader never sees half of it), and return its path.
+
+    Args:
+        history: rows of metrics.jsonl, {"step": int, ...floats}; a missing key leaves a gap.
+        evals: stage name -> {"checkpoint", "decoding", "sets": {name: {"domain": "in" | "ood",
+            "metrics": as `evaluate` returns, "items": [{"image", "truth", "pred", "text"}]}},
+            "mean": as `domain_means` returns}. First the backbone, last the final model.
+        config: the run's settings; without `train` (sets of one's own) the page says that its
+            world is a made one.
+        notes: sentences for the reader, shown at the end.
+    Raises:
+        OSError: the page cannot be written. A picture that cannot be read leaves a grey square.
+    """
+    path = Path(path)
+    made = not config.get("train")
+    head = (f'<header><div class="over">nanoaes · report</div><h1>{escape(title)}</h1>'
+            f'<p class="lede">{escape(MADE_WORLD if made else REAL_WORLD)}</p></header>')
+    body = [head, _results(evals), _curves(history), _distributions(evals), _gallery(evals),
+            _appendix(evals, config, notes)]
+    page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}'
+            '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<style>{charts.STYLE}</style></head><body><main>{"".join(body)}</main></body></html>')
+    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    aside.write_text(page, encoding="utf-8", errors="replace")  # lone surrogates of a tokenizer
+    os.replace(aside, path)
+    return path
+
+
+def _results(evals: dict[str, dict]) -> str:
+    """Tiles and the table of all stages and sets."""
+    if not evals:
+        return '<p class="none">No evaluation was given.</p>'
+    stages, domains = list(evals), _domains(evals)
+    heads = "".join(
+        f'<th>{escape(s)}<small>{"in-domain" if d == "in" else "OOD"}</small></th>'
+        for s, d in domains.items())
+    heads += "".join(f'<th class="mean">{m}<small>mean</small></th>'
+                     for m in ("in-domain", "OOD", "all"))
+    rows = "".join(_row(name, evals[name], domains, "last" if name == stages[-1] else "")
+                   for name in stages)
+    if len(stages) > 1:
+        rows += _gain_row(stages, evals, domains)
+    return (f'{_tiles(evals)}<section><h2>Agreement with people</h2>'
+            f'<div class="scroll"><table><thead><tr><th>PLCC<small>SRCC</small></th>{heads}'
+            f'<th>unreadable</th></tr></thead><tbody>{rows}</tbody></table></div><p class="note">'
+            'PLCC above SRCC, each with its 95 % bootstrap interval over images. Means are plain '
+            'means over sets, never pooled; a constant answer has no order and counts as 0. '
+            'Unreadable answers are left out of the correlations.</p></section>')
+
+
+def _domains(evals: dict[str, dict]) -> dict[str, str]:
+    """Set -> "in" or "ood", over all stages, in-domain first."""
+    found = {s: r["domain"] for result in evals.values() for s, r in result["sets"].items()}
+    return dict(sorted(found.items(), key=lambda pair: pair[1] != "in"))
+
+
+def _tiles(evals: dict[str, dict]) -> str:
+    """Three gains in large type and the share of unreadable answers, first stage to last."""
+    first, *_, last = [*evals.values(), *evals.values()]  # one stage is both
+    tiles = []
+    for name, domain, key in (("mean PLCC", "all", "plcc"), ("mean SRCC", "all", "srcc"),
+                              ("out of domain PLCC", "ood", "plcc")):
+        a, b = first["mean"][domain][key], last["mean"][domain][key]
+        tiles.append((name, short(b), f"from {short(a)}, {_gain(a, b)}"))
+    shares = [f"{100 * unreadable(result):.1f} %" for result in (first, last)]
+    tiles.append(("unreadable answers", shares[1], f"from {shares[0]}"))
+    return '<div class="tiles">{}</div>'.format("".join(
+        f"<div><span>{name}</span><b>{value}</b><span>{was if len(evals) > 1 else ''}</span></div>"
+        for name, value, was in tiles))
+
+
+def _gain(before: float | None, after: float | None) -> str:
+    """Relative gain as the paper's headline; meaningless from a baseline that is not positive."""
+    if before is None or after is None or before <= 0:
+        return DASH
+    return f"{100 * (after / before - 1):+.1f} %".replace("-", "−")
+
+
+def _metrics(result: dict, domains: dict[str, str]) -> list[dict]:
+    """The columns of a stage: each set's metrics ({} where it was not evaluated), three means."""
+    sets = [result["sets"].get(name, {}).get("metrics", {}) for name in domains]
+    return sets + [result["mean"][domain] for domain in ("in", "ood", "all")]
+
+
+def _row(name: str, result: dict, domains: dict[str, str], css: str) -> str:
+    """A stage's line of the table."""
+    cells = ""
+    for i, m in enumerate(_metrics(result, domains)):
+        cells += '<td class="mean">' if i >= len(domains) else "<td>"
+        for key in CORRELATIONS:
+            cells += f"<div>{short(m.get(key))}{_interval(m.get(key + '_ci'))}</div>"
+        cells += "</td>"
+    return (f'<tr class="{css}"><th>{escape(name)}</th>{cells}'
+            f"<td>{100 * unreadable(result):.1f} %</td></tr>")
+
+
+def _interval(ci: list[float] | None) -> str:
+    """[lo, hi] drawn on a line from 0 to 1, and in figures; as much empty space without one."""
+    if not ci:
+        return '<i class="ci" style="visibility:hidden"></i><small>&nbsp;</small>'
+    a, b = (100 * min(max(v, 0.0), 1.0) for v in ci)
+    text = "[{:.2f}, {:.2f}]".format(*ci).replace("-", "−")
+    return f'<i class="ci" style="--a:{a:.0f}%;--b:{b:.0f}%"></i><small>{text}</small>'
+
+
+def _gain_row(stages: list[str], evals: dict[str, dict], domains: dict[str, str]) -> str:
+    """Gain of the last stage over the first, in percent."""
+    ends = (_metrics(evals[stages[0]], domains), _metrics(evals[stages[-1]], domains))
+    cells = "".join(
+        f'<td>{"<br>".join(_gain(a.get(key), b.get(key)) for key in CORRELATIONS)}</td>'
+        for a, b in zip(*ends, strict=True))
+    head = f"{escape(stages[-1])}<small>over {escape(stages[0])}</small>"
+    return f'<tr class="gain"><th>{head}</th>{cells}<td></td></tr>'
+
+
+def _curves(history: list[dict]) -> str:
+    """Small multiples over steps; rows of one step are merged (a resumed run repeats some)."""
+    by_step: dict[int, dict] = {}
+    for row in history:
+        by_step.setdefault(row["step"], {}).update(row)
+    steps = sorted(by_step)
+    out = "".join(charts.line_chart(title, steps, {
+        name: [by_step[t].get(key) for t in steps] for key, name in keys.items()}, sparse)
+        for title, keys, sparse in CURVES)
+    return ('<section><h2>Training</h2><p class="note">Faint: every step. Strong: a running mean '
+            f'over some 4 % of the run, centred.</p><div class="grid">{out}</div></section>')
+
+
+def _distributions(evals: dict[str, dict]) -> str:
+    """Per set: scatter and histograms of the first stage beside those of the last."""
+    if not evals:
+        return ""
+    ends = list(evals)[:: max(1, len(evals) - 1)]
+    out = ""
+    for name, domain in _domains(evals).items():
+        read = {e: _readable(evals[e]["sets"].get(name, {}).get("items", [])) for e in ends}
+        peak = charts.histogram_peak(*(sample for pair in read.values() for sample in pair))
+        panels = "".join(_panel(name, e, *read[e], peak) for e in ends)
+        tag = f'<span class="tag">{"in-domain" if domain == "in" else "out of domain"}</span>'
+        out += f'<h3>{escape(name)}{tag}</h3><div class="pairs">{panels}</div>'
+    return ('<section><h2>Predictions and truth</h2><p class="note">Left, each picture a point; '
+            'a perfect answer lies on the dashed line. Right, how the scores are distributed: '
+            '<span class="key truth">truth</span> and <span class="key pred">prediction</span>.'
+            f'</p>{out}</section>')
+
+
+def _readable(items: list[dict]) -> tuple[list[float], list[float]]:
+    """(truths, predictions) of the items with a readable answer."""
+    kept = [(i["truth"], i["pred"]) for i in items if _known(i["pred"])]
+    return [t for t, _ in kept], [p for _, p in kept]
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _panel(name: str, stage: str, truth: list[float], pred: list[float], peak: float) -> str:
+    label = f"{stage} on {name}"
+    return (f"<div><h4>{escape(stage)}<small>{len(truth):,} readable</small></h4>"
+            f'{charts.scatter(truth, pred, label + ": prediction against truth")}'
+            f'{charts.histogram(truth, pred, peak, label + ": both distributions")}</div>')
+
+
+def pick_gallery(evals: dict[str, dict], count: int = GALLERY) -> list[tuple[str, dict]]:
+    """(set, item) of `count` pictures: the sets in equal shares, each over its range of truth.
+
+    Deterministic; chosen among the last stage's items, the other stages are matched by image.
+    """
+    sets = list(evals.values())[-1]["sets"] if evals else {}
+    sets = {name: result["items"] for name, result in sets.items() if result["items"]}
+    picked = []
+    for i, (name, items) in enumerate(sets.items()):
+        share = min(len(items), count // len(sets) + (i < count % len(sets)))
+        ordered = sorted(items, key=lambda item: (item["truth"], str(item["image"])))
+        # The middle of each of `share` equal slices: the extremes are often outliers.
+        picked += [(name, ordered[int((j + 0.5) * len(ordered) / share)]) for j in range(share)]
+    return picked
+
+
+def _gallery(evals: dict[str, dict]) -> str:
+    """A dozen pictures with what each stage said about them."""
+    cards = ""
+    for name, item in pick_gallery(evals):
+        said = ""
+        for stage, result in evals.items():
+            items = result["sets"].get(name, {}).get("items", [])
+            match = next((i for i in items if i["image"] == item["image"]), None)
+            said += _said(stage, match)
+        cards += (f'<article class="card"><figure>{_picture(item["image"])}<figcaption><b>truth '
+                  f'{item["truth"]:.2f}</b> · {escape(name)} · {escape(Path(item["image"]).name)}'
+                  f"</figcaption></figure>{said}</article>")
+    return (f'<section><h2>Critiques</h2><p class="note">The same pictures at every stage. On the '
+            'ruler from 0 to 1 the bar is what people said, the dot what the model answered.</p>'
+            f'<div style="--n:{max(1, len(evals))}">{cards}</div></section>') if cards else ""
+
+
+def _said(stage: str, item: dict | None) -> str:
+    """One stage's answer: badge, ruler and critique; an unreadable answer is shown as written."""
+    if item is None:
+        badge, ruler, words = "", "", '<p class="none">Not asked.</p>'
+    elif not _known(item["pred"]):
+        badge, ruler = '<span class="badge bad">unreadable</span>', _ruler(item["truth"])
+        words = f'<pre>{escape(item["text"]) or "(empty)"}</pre>'
+    else:
+        badge = f'<span class="badge">{item["pred"]:.2f}</span>'
+        ruler = _ruler(item["truth"], item["pred"])
+        words = f'<blockquote>{_critique(item["text"])}</blockquote>'
+    return f'<div class="said"><header>{escape(stage)}{badge}</header>{ruler}{words}</div>'
+
+
+def _ruler(*scores: float) -> str:
+    """Truth, then the answer, as marks on a line from 0 to 1."""
+    marks = "".join(f'<i style="left:{100 * score:.0f}%"></i>' for score in scores)
+    return f'<div class="ruler">{marks}</div>'
+
+
+def _critique(text: str) -> str:
+    """The think block as paragraphs, **bold** and a leading "Composition:" set in bold."""
+    match = re.search(r"<think>(.*?)</think>", text, re.DOTALL)
+    words = match[1] if match else re.sub(r"<answer>.*?</answer>|</?think>", "", text)
+    paragraphs = [escape(p.strip()) for p in words.splitlines() if p.strip()]
+    bold = [re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", p) for p in paragraphs]
+    led = [re.sub(r"^([A-Z][A-Za-z ]{2,24}:)(?= )", r"<b>\1</b>", p) for p in bold]
+    return "".join(f"<p>{p}</p>" for p in led) or '<p class="none">No critique.</p>'
+
+
+def _picture(path: str) -> str:
+    """The image as a data: address; small ones losslessly, a grey square for one that is lost."""
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except OSError:
+        return '<div class="lost">picture not found</div>'
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    kind = "PNG" if max(image.size) <= 128 else "JPEG"
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{escape(Path(path).name)}" src="data:image/{kind.lower()};base64,{data}">'
+
+
+def _appendix(evals: dict[str, dict], config: dict, notes: list[str]) -> str:
+    """Notes, configuration, checkpoints and decoding settings, folded away."""
+    runs = {name: {key: result.get(key) for key in ("checkpoint", "decoding")}
+            for name, result in evals.items()}
+    blocks = "".join(f"<h3>{name}</h3><pre>{escape(json.dumps(value, indent=2, default=str))}</pre>"
+                     for name, value in (("Configuration", config), ("Evaluations", runs)))
+    listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return (f'<details><summary>Notes and configuration</summary><h3>Notes</h3><ul>{listed}</ul>'
+            f"{blocks}</details>")

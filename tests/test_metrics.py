@@ -1,0 +1,163 @@
+"""Metrics against scipy and against a slow bootstrap written as a loop; ties, gaps, constants."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from nanoaes import metrics
+from nanoaes.metrics import domain_means, evaluate, format_table, short, unreadable
+
+
+def sample(n: int, seed: int = 0, noise: float = 0.2) -> tuple[list[float], list[float]]:
+    """Two-decimal predictions (many ties) and truths."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random(n)
+    pred = np.clip(truth + rng.normal(0, noise, n), 0, 1)
+    return np.round(pred, 2).tolist(), truth.tolist()
+
+
+def test_values_against_scipy():
+    pred, truth = sample(300)
+    got = evaluate(pred, truth)
+    x, y = np.array(pred), np.array(truth)
+    assert got["plcc"] == pytest.approx(stats.pearsonr(x, y).statistic)
+    assert got["srcc"] == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert got["krcc"] == pytest.approx(stats.kendalltau(x, y, variant="b").statistic)
+    assert got["rmse"] == pytest.approx(np.sqrt(((x - y) ** 2).mean()))
+    assert got["mae"] == pytest.approx(np.abs(x - y).mean())
+    assert got["std_ratio"] == pytest.approx(x.std() / y.std())
+    assert got["n"] == 300 and got["parse_fail"] == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=20))
+def test_ties_against_scipy(pairs):
+    x, y = np.array(pairs).T / 4
+    got = evaluate(x, y)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert got["plcc"] is got["srcc"] is got["krcc"] is got["plcc_ci"] is got["srcc_ci"] is None
+    else:
+        assert got["srcc"] == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+        assert got["krcc"] == pytest.approx(stats.kendalltau(x, y).statistic, abs=1e-12)
+
+
+def test_ranks_are_average_ranks():
+    levels = np.random.default_rng(0).integers(0, 5, (7, 30))
+    np.testing.assert_allclose(metrics._ranks(levels), stats.rankdata(levels, axis=1))
+
+
+def test_bootstrap_against_a_loop():
+    pred, truth = sample(40, seed=3)
+    got = evaluate(pred, truth, seed=7)
+    picks = np.random.default_rng(7).integers(0, 40, (metrics.RESAMPLES, 40))
+    x, y = np.array(pred), np.array(truth)
+    plcc = [stats.pearsonr(x[p], y[p]).statistic for p in picks]
+    ranks = [(stats.rankdata(x[p]), stats.rankdata(y[p])) for p in picks]
+    srcc = [np.corrcoef(a, b)[0, 1] for a, b in ranks]
+    np.testing.assert_allclose(got["plcc_ci"], np.percentile(plcc, (2.5, 97.5)))
+    np.testing.assert_allclose(got["srcc_ci"], np.percentile(srcc, (2.5, 97.5)))
+
+
+def test_bootstrap_is_seeded_and_brackets_the_value():
+    pred, truth = sample(200)
+    a, b, c = (evaluate(pred, truth, seed=s) for s in (0, 0, 1))
+    assert a == b and a["srcc_ci"] != c["srcc_ci"]
+    for key in ("plcc", "srcc"):
+        assert a[key + "_ci"][0] < a[key] < a[key + "_ci"][1]
+
+
+def test_bootstrap_in_blocks(monkeypatch):
+    """Many small blocks give a valid interval too (another stream of draws, so not the same)."""
+    pred, truth = sample(50)
+    whole = evaluate(pred, truth)["srcc_ci"]
+    monkeypatch.setattr(metrics, "CHUNK", 333)
+    np.testing.assert_allclose(evaluate(pred, truth)["srcc_ci"], whole, atol=0.02)
+
+
+def test_half_width_at_a_thousand():
+    """DATASETS.md: the SRCC interval's half-width is about .045 at n = 1,000 (at SRCC near .5)."""
+    pred, truth = sample(1000, noise=0.5)
+    start = time.perf_counter()
+    lo, hi = evaluate(pred, truth)["srcc_ci"]
+    assert 0.03 < (hi - lo) / 2 < 0.06
+    assert time.perf_counter() - start < 3  # well under one on an idle core
+
+
+def test_unreadable_answers_are_left_out_and_counted():
+    pred, truth = sample(30)
+    full = evaluate(pred, truth)
+    got = evaluate([*pred, None, float("nan"), None], [*truth, 0.1, 0.2, 0.9])
+    assert got["n"] == 33 and got["parse_fail"] == 3
+    same = set(full) - {"n", "parse_fail"}
+    assert {k: got[k] for k in same} == {k: full[k] for k in same}
+
+
+@pytest.mark.parametrize("pred", [[0.5] * 5, [0.1, None, 0.3, None, None], [None] * 5])
+def test_no_order_is_none_and_json_safe(pred):
+    got = evaluate(pred, [0.1, 0.2, 0.3, 0.4, 0.5], (1, 10))
+    assert [got[k] for k in ("plcc", "srcc", "krcc", "plcc_ci", "srcc_ci")] == [None] * 5
+    assert json.loads(json.dumps(got, allow_nan=False)) == got
+
+
+def test_constant_answer_keeps_its_errors():
+    got = evaluate([0.5] * 3, [0.25, 0.5, 0.75])
+    assert got["std_ratio"] == 0.0 and got["mae"] == pytest.approx(1 / 6)
+    assert evaluate([0.1, 0.2, 0.3], [0.5] * 3)["std_ratio"] is None
+
+
+def test_empty():
+    got = evaluate([], [])
+    assert got["n"] == 0 and got["plcc"] is None and got["rmse"] is None
+
+
+def test_ava_accuracy_at_native_five():
+    """A label of exactly 5 is low; so is a prediction of exactly 5."""
+    truth = [(v - 1) / 9 for v in (5.0, 5.1, 3.0, 8.0)]
+    got = evaluate([0.44, 0.44, (5 - 1) / 9, 0.9], truth, native_scale=(1, 10))
+    assert got["accuracy"] == 0.75
+    assert evaluate([0.1, 0.2, 0.3, 0.4], truth, native_scale=(1, 5))["accuracy"] is None
+    assert evaluate([0.1, 0.2, 0.3, 0.4], truth)["accuracy"] is None
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(ValueError, match="do not match"):
+        evaluate([0.1, 0.2], [0.1])
+    with pytest.raises(ValueError, match="not finite"):
+        evaluate([0.1, 0.2], [0.1, float("nan")])
+
+
+def test_means_are_plain_and_none_counts_as_zero():
+    sets = {"A": {"plcc": 0.6, "srcc": 0.4}, "B": {"plcc": None, "srcc": None},
+            "C": {"plcc": 0.9, "srcc": 0.8}}
+    got = domain_means(sets, {"A": "in", "B": "in", "C": "ood"})
+    assert got["in"] == {"plcc": pytest.approx(0.3), "srcc": pytest.approx(0.2)}
+    assert got["ood"] == {"plcc": 0.9, "srcc": 0.8}
+    assert got["all"]["plcc"] == pytest.approx(0.5)
+    assert domain_means({}, {})["all"] == {"plcc": None, "srcc": None}
+    with pytest.raises(ValueError, match="domain of A"):
+        domain_means({"A": sets["A"]}, {"A": "out"})
+
+
+def test_short():
+    assert [short(v) for v in (0.45126, -0.0121, 1.0, 0.99999, None)] == [
+        ".4513", "-.0121", "1.000", "1.000", "–"]
+
+
+def test_table_is_aligned():
+    pred, truth = sample(20)
+    good, bad = evaluate(pred, truth), evaluate([None] * 20, truth)
+    stages = {}
+    for name, m in (("backbone", bad), ("RAPO", good)):
+        sets = {"AVA": {"metrics": m}, "a long set": {"metrics": m}}
+        stages[name] = {"sets": sets, "mean": domain_means(
+            {"AVA": m, "a long set": m}, {"AVA": "in", "a long set": "in"})}
+    del stages["backbone"]["sets"]["AVA"]
+    lines = format_table(stages).splitlines()
+    assert len({len(line) for line in lines}) == 1 and len(lines) == 4
+    assert f"{short(good['plcc'])}/{short(good['srcc'])}" in lines[3]
+    assert "100.0 %" in lines[2] and unreadable(stages["backbone"]) == 1.0
