@@ -1,0 +1,80 @@
+"""The house: who imports whom, how long files, functions and lines may be."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted(ROOT.glob("nanoaes/*.py"))
+SCRIPTS = [ROOT / name for name in ("train_rapo.py", "train_sft.py", "build_cot.py", "eval.py")]
+ARROWS = {  # module -> what it may import from nanoaes
+    "config": set(), "data": set(), "prompt": set(), "reward": set(), "rapo": set(),
+    "metrics": set(), "sampler": set(), "checkpoint": set(), "cot": set(), "kernels": set(),
+    "charts": set(), "toy_render": set(), "vlm": set(),
+    "logprob": {"kernels"}, "rollout": {"logprob", "vlm"}, "sft": {"logprob", "vlm"},
+    "report": {"charts", "metrics"}, "toy": {"toy_render"}, "toy_teacher": {"toy"},
+    "toy_model": {"vlm"},
+    "toy_school": {"checkpoint", "prompt", "sft", "toy", "toy_model", "toy_render", "vlm"},
+}
+PURE = {"reward", "rapo"}  # torch and math only: no I/O, no environment, no device choice
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            name = node.module or ""
+            found |= {f"nanoaes.{a.name}" for a in node.names} if name == "nanoaes" else {name}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_import_arrows(path: Path) -> None:
+    inner = {name.split(".")[1] for name in imports(path) if name.startswith("nanoaes.")}
+    assert inner <= ARROWS[path.stem]
+    assert not imports(path) & {s.stem for s in SCRIPTS}, "modules never import scripts"
+
+
+def test_the_algorithm_knows_only_torch_and_math() -> None:
+    for name in PURE:
+        tops = {x.split(".")[0] for x in imports(ROOT / "nanoaes" / f"{name}.py")}
+        assert tops <= {"torch", "math", "dataclasses", "collections"}
+
+
+@pytest.mark.parametrize("path", [*FILES, *SCRIPTS], ids=lambda p: p.stem)
+def test_lengths(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") < 300
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "every file opens with what it does"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, "bare except"
+
+
+def test_the_loop_fits_one_screen() -> None:
+    tree = ast.parse((ROOT / "train_rapo.py").read_text())
+    loop = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "train")
+    assert loop.end_lineno - loop.lineno < 80
+
+    def walk(node: ast.AST, level: int) -> int:
+        inner = level + isinstance(node, ast.For | ast.If | ast.With | ast.While)
+        return max([inner, *(walk(child, inner) for child in ast.iter_child_nodes(node))])
+
+    assert walk(loop, 0) <= 4
+
+
+def test_only_the_declared_packages_are_imported() -> None:
+    declared = {line.split(">")[0].split("=")[0].split(";")[0].strip()
+                for line in (ROOT / "requirements.txt").read_text().splitlines()}
+    declared = {"PIL" if d == "pillow" else d for d in declared}
+    local = {"nanoaes", *(s.stem for s in SCRIPTS)}
+    for path in [*FILES, *SCRIPTS]:
+        tops = {name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names - local
+        assert tops - {"__future__"} <= declared, path.name

@@ -1,0 +1,148 @@
+"""RAPO's update does not depend on memory knobs; the scripts run and refuse bad input."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_prompts, tiny_vlm
+
+import train_rapo
+from nanoaes.config import RAPOConfig
+from nanoaes.data import Example
+from nanoaes.rapo import advantages
+from nanoaes.rollout import rollout
+
+ROOT = Path(__file__).parent.parent
+
+
+def one_update(**options) -> tuple[dict[str, float], torch.Tensor]:
+    """One update with plain SGD, so that weights after it show the gradient."""
+    cfg = RAPOConfig(k=3, max_new_tokens=8, **options)
+    policy, reference = tiny_vlm(0), tiny_vlm(1)
+    prompts = tiny_prompts(policy, 4)
+    rolls = rollout(policy, prompts, cfg.k, cfg.max_new_tokens, 1.0,
+                    torch.Generator().manual_seed(0))
+    reward = torch.rand(4, 3, generator=torch.Generator().manual_seed(2))
+    optimizer = torch.optim.SGD(policy.parameters(), lr=1e-2)
+    numbers = train_rapo.update(cfg, policy, reference, optimizer, prompts, rolls,
+                                advantages(reward)[0])
+    return numbers, torch.cat([p.detach().flatten() for p in policy.parameters()])
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+def test_the_update_is_the_same_for_any_micro_batch(updates: int) -> None:
+    whole, weights = one_update(micro_batch=4, updates=updates)
+    for size in (1, 3):
+        numbers, other = one_update(micro_batch=size, updates=updates)
+        assert numbers == pytest.approx(whole, rel=1e-4, abs=1e-5)
+        torch.testing.assert_close(other, weights, rtol=1e-5, atol=1e-6)
+
+
+def test_first_update_has_ratio_one_and_later_ones_do_not() -> None:
+    once, _ = one_update(updates=1, beta=0.0, eps_low=1e-6, eps_high=1e-6)
+    more, _ = one_update(updates=3, beta=0.0, eps_low=1e-6, eps_high=1e-6)
+    assert once["clip_low"] == once["clip_high"] == 0
+    assert more["clip_low"] + more["clip_high"] > 0.1
+    assert once["rollout_gap"] < 1e-5 and once["entropy"] > 0
+
+
+def test_judge_reads_and_groups() -> None:
+    batch = [Example(Path(f"{i}.jpg"), s, std, name, (0.0, 1.0)) for i, (s, std, name) in
+             enumerate([(0.2, None, "A"), (0.8, 0.1, "A"), (0.5, None, "B"), (0.6, None, "B")])]
+    good = "<think>x</think><answer>{:.2f}</answer>"
+    texts = [good.format(x) for x in (0.2, 0.3, 0.8, 0.7, 0.5, 0.4, 0.6, 0.6)]
+    texts[3] = "7 out of 10"
+    judged = train_rapo.judge(RAPOConfig(), texts, batch)
+    assert judged.valid.flatten().tolist() == [True] * 3 + [False] + [True] * 4
+    assert judged.rewards.total[1, 1] == 0 and judged.rewards.format[0, 0] == 1
+    assert judged.rewards.absolute[0, 0] == 1
+    soft = train_rapo.judge(dataclasses.replace(RAPOConfig(), soft_truth=True), texts, batch)
+    assert torch.isfinite(soft.rewards.total).all()
+
+
+def run(script: str, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, script, *options], cwd=ROOT, text=True,
+                          capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory) -> Path:
+    """A CSV with eight pictures, and an untrained model folder."""
+    root = tmp_path_factory.mktemp("album")
+    rng = np.random.default_rng(0)
+    rows = ["image,score"]
+    for i in range(8):
+        Image.fromarray(rng.integers(0, 256, (84, 84, 3), np.uint8)).save(root / f"{i}.png")
+        rows.append(f"{i}.png,{1 + i / 2}")
+    (root / "photos.csv").write_text("\n".join(rows) + "\n")
+    tiny_vlm().save(root / "model")
+    return root
+
+
+def rapo(album: Path, tmp_path: Path, csv: str = "photos.csv", **more: str):
+    options = {"run": tmp_path / "run", "model": album / "model",
+               "train": f"csv:{album / csv}@1-5", "test_in": f"csv:{album / 'photos.csv'}@1-5",
+               "test_ood": "", "heldout": 2, "images": 4, "k": 2, "steps": 2, "eval_every": 1,
+               "max_new_tokens": 6, **more}
+    return run("train_rapo.py", *(w for k, v in options.items() for w in (f"--{k}", str(v))))
+
+
+def test_train_rapo_on_a_folder_of_ones_own(album: Path, tmp_path: Path) -> None:
+    """A real run of the script: steps, checkpoint, table, report."""
+    done = rapo(album, tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows] == [1, 2]
+    assert (tmp_path / "run/rapo/model.safetensors").is_file()
+    assert "report:" in done.stdout and (tmp_path / "run/report.html").is_file()
+    again = run("eval.py", "--model", str(tmp_path / "run/rapo"), "--max_new_tokens", "6",
+                "--test_in", f"csv:{album / 'photos.csv'}@1-5")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "run/rapo/eval.json").read_text())["sets"]["photos"]
+
+
+def changed(album: Path, name: str, old: str, new: str) -> str:
+    (album / name).write_text((album / "photos.csv").read_text().replace(old, new))
+    return name
+
+
+@pytest.mark.parametrize("old, new, message", [
+    ("3.png,2.5", "gone.png,2.5", "gone.png"),
+    ("3.png,2.5", "broken.png,2.5", "broken.png"),
+    ("3.png,2.5", "3.png,", "line 5"),
+    ("3.png,2.5", "3.png,nan", "line 5"),
+    ("3.png,2.5", "3.png,7.5", "line 5"),
+])
+def test_bad_rows_are_refused_in_one_line(album: Path, tmp_path: Path, old: str, new: str,
+                                          message: str) -> None:
+    (album / "broken.png").write_bytes((album / "1.png").read_bytes()[:900])
+    done = rapo(album, tmp_path, changed(album, "bad.csv", old, new))
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and message in last and last.startswith("train_rapo.py: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"k": "1"}, "use 2 or more"),
+    ({"images": "1"}, "use 2 or more"),
+    ({"stepz": "3"}, "did you mean --steps"),
+    ({"model": "tests"}, "no config.json"),
+])
+def test_bad_options_are_refused_in_one_line(album: Path, tmp_path: Path, options: dict[str, str],
+                                             message: str) -> None:
+    done = rapo(album, tmp_path, **options)
+    assert done.returncode == 1 and message in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", ["train_rapo.py", "train_sft.py", "build_cot.py", "eval.py"])
+def test_help(script: str) -> None:
+    done = run(script, "--help")
+    assert done.returncode == 0 and "Options" in done.stdout and "--run" in done.stdout

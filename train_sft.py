@@ -1,0 +1,76 @@
+"""Cold start: supervised fine-tuning on AesCoT critiques, explain then score.
+
+    python train_sft.py            the toy world; makes its backbone and critiques if missing
+    python train_sft.py --help     all options
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import build_cot
+from nanoaes.checkpoint import append_row, publish, read_rows
+from nanoaes.config import CoTConfig, OptionError, SFTConfig, parse, save
+from nanoaes.data import DataError, load_image
+from nanoaes.prompt import PROMPTS, answer_text
+from nanoaes.sft import Lesson, cosine, fit
+from nanoaes.toy_school import build_backbone
+from nanoaes.vlm import VLM
+
+
+def read_lessons(cot: Path, question: str) -> list[Lesson]:
+    """The kept critiques of `build_cot.py` as questions and answers.
+
+    Raises:
+        DataError: a row without a usable field, with file and row.
+    """
+    lessons = []
+    for number, row in enumerate(read_rows(cot), 1):
+        try:
+            if row["kept"]:
+                answer = answer_text(row["critique"], row["score"])
+                lessons.append(Lesson(load_image(Path(row["image"])), question, answer))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{cot}, row {number}: {error}; build the critiques again") from None
+    if not lessons:
+        raise DataError(f"{cot}: no kept critique; loosen the filters or ask for more pictures")
+    return lessons
+
+
+def freeze_vision(vlm: VLM) -> None:
+    """Vision tower and projector (in Qwen's classes the projector is the tower's merger)."""
+    vlm.hf.model.visual.requires_grad_(False)
+
+
+def main(cfg: SFTConfig) -> Path:
+    """Returns the folder of the cold-started model."""
+    run = Path(cfg.run)
+    out = Path(cfg.out) if cfg.out else run / "sft"
+    save(cfg, run / "train_sft.json")
+    model = Path(cfg.model) if cfg.model else build_backbone(run / "backbone", cfg.seed)
+    cot = Path(cfg.cot) if cfg.cot else build_cot.main(CoTConfig(run=cfg.run, seed=cfg.seed))
+    lessons = read_lessons(cot, PROMPTS[cfg.prompt])
+    vlm = VLM.load(model, max_pixels=cfg.max_pixels, device=cfg.device)
+    if not cfg.train_vision:
+        freeze_vision(vlm)
+    rng = np.random.default_rng(cfg.seed)
+    order = np.concatenate([rng.permutation(len(lessons)) for _ in range(cfg.epochs)])
+    batches = [order[i : i + cfg.batch] for i in range(0, len(order), cfg.batch)]
+    history = run / "sft_metrics.jsonl"
+    history.unlink(missing_ok=True)
+    fit(vlm, lambda step: [lessons[i] for i in batches[step]], len(batches),
+        cosine(cfg.lr, len(batches)), cfg.micro_batch, cfg.max_grad_norm, cfg.weight_decay,
+        "cold start (SFT)", lambda row: append_row(history, row))
+    with publish(out) as folder:
+        vlm.save(folder)
+    print(f"cold start: {len(lessons)} critiques x {cfg.epochs} epochs, "
+          f"token entropy {read_rows(history)[-1]['entropy']:.3f} nats -> {out}")
+    return out
+
+
+if __name__ == "__main__":
+    try:
+        main(parse(SFTConfig))
+    except (DataError, OptionError, ValueError, OSError) as error:
+        sys.exit(f"train_sft.py: {error}")
