@@ -72,19 +72,19 @@ def relative_reward(scores: Tensor, valid: Tensor, truth: Tensor, group: Tensor,
     """
     n_valid = valid.sum(1)  # (N,)
     scores = torch.where(valid, scores, 0)
+    # mu_j = mean_k o_jk
     mu = scores.sum(1) / n_valid.clamp(min=1)
-    # var_i over the rollouts, unbiased; a single readable rollout has none (0, not NaN)
+    # var_j = variance over k, unbiased; a single readable rollout has none (0, not NaN)
     squares = torch.where(valid, (scores - mu[:, None]) ** 2, 0).sum(1)
     var = squares / (n_valid - 1).clamp(min=1)
     # p_ik(i,j) = Phi((o_ik − mu_j) / sqrt(var_i + var_j + gamma))                     (Thurstone)
     spread = (var[:, None] + var[None, :] + GAMMA).sqrt()  # (N, N)
     p = normal_cdf((scores[:, :, None] - mu) / spread[:, None, :])  # (N, K, N)
     p_c = preference(truth, truth_std, ties)[:, None, :]  # (N, 1, N)
-    # sqrt(p_c p_ik) + sqrt((1−p_c)(1−p_ik))                                           (fidelity)
+    # r_rel(o_ik) = 1/(N−1) · sum_{j≠i} [ sqrt(p_c p_ik) + sqrt((1−p_c)(1−p_ik)) ]     (fidelity)
     fidelity = (p_c * p).sqrt() + ((1 - p_c) * (1 - p)).sqrt()
     partner = (group[:, None] == group[None, :]) & (n_valid > 0)[None, :]
-    partner.fill_diagonal_(False)
-    # r_rel(o_ik) = 1/(N−1) · sum_{j≠i} fidelity, N counted within the group
+    partner.fill_diagonal_(False)  # j ≠ i, and N is counted within the group
     count = partner.sum(1).clamp(min=1)[:, None]
     return torch.where(valid, (fidelity * partner[:, None, :]).sum(2) / count, 0)
 

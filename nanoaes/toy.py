@@ -141,8 +141,13 @@ def build_world(root: Path, seed: int) -> Path:
     """Write the four sets under `root`, or find them there. Returns `root`.
 
     Built beside and renamed, so that an interrupted build is never taken for a whole one.
+    Raises:
+        ValueError: the world that is there was made from another seed.
     """
-    if (root / "attributes.jsonl").is_file():
+    if (root / "seed").is_file():
+        made = (root / "seed").read_text()
+        if made != str(seed):
+            raise ValueError(f"{root} was made from seed {made}, not {seed}; choose another --run")
         return root
     aside = root.with_name(root.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -160,6 +165,7 @@ def build_world(root: Path, seed: int) -> Path:
         WRITERS[name](aside / name, rows)
     text = "".join(json.dumps(row) + "\n" for row in attributes)
     (aside / "attributes.jsonl").write_text(text)
+    (aside / "seed").write_text(str(seed))
     os.replace(aside, root)
     return root
 

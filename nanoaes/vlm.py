@@ -213,36 +213,39 @@ class VLM(nn.Module):
             (M, H) with M = mask.sum(), in the order of completions[mask].
         """
         n, k, t = completions.shape
-        words = self.hf.get_input_embeddings()(completions.flatten(1))  # (N, K*T, H)
+        real = mask.flatten(1)  # (N, K*T)
+        # Pack: each row's real tokens in their order, padding only behind the last completion.
+        order = real.int().argsort(dim=1, descending=True, stable=True)[:, : int(real.sum(1).max())]
+        rollout, step = order // t, order % t  # (N, C) which completion, which of its tokens
+        rollout = torch.where(real.gather(1, order), rollout, k)  # k: padding
+        words = self.hf.get_input_embeddings()(completions.flatten(1).gather(1, order))
         x = torch.cat([self.embed(prompts), words], dim=1)
-        later = prompts.next_position[:, None] + torch.arange(t, device=x.device)  # (N, T)
-        positions = torch.cat([prompts.positions, later.repeat(1, k).expand(3, -1, -1)], dim=2)
-        hidden = self.decode_layers(x, positions, shared_prompt_mask(prompts.mask, k, t))
+        positions = (prompts.next_position[:, None] + step).expand(3, -1, -1)
+        positions = torch.cat([prompts.positions, positions], dim=2)
+        hidden = self.decode_layers(x, positions, shared_prompt_mask(prompts.mask, rollout))
         # The last prompt token predicts each completion's first token, then each token its next.
-        p = prompts.ids.shape[1]
-        source = p + torch.arange(k * t, device=x.device).view(k, t) - 1
-        source = source.expand(n, k, t).clone()
-        source[:, :, 0] = prompts.last[:, None]
-        rows = torch.arange(n, device=x.device)[:, None, None].expand(n, k, t)
-        return hidden[rows[mask], source[mask]]
+        before = prompts.ids.shape[1] + torch.arange(order.shape[1], device=x.device) - 1
+        source = torch.where(step == 0, prompts.last[:, None], before)
+        rows = torch.arange(n, device=x.device)[:, None]
+        return hidden[rows, source][rollout < k]
 
 
-def shared_prompt_mask(prompt_mask: Tensor, k: int, t: int) -> Tensor:
+def shared_prompt_mask(prompt_mask: Tensor, rollout: Tensor) -> Tensor:
     """Who sees whom in a row [prompt; completion 1; …; completion K].
 
     Args:
         prompt_mask: (N, P) bool.
+        rollout: (N, C) which completion a token behind the prompt belongs to.
     Returns:
-        (N, 1, L, L) bool, L = P + K·T: the prompt is causal, a completion sees the prompt and
-        its own past, never another completion. Every token sees itself, so that a padding row
-        has no empty softmax (NaN).
+        (N, 1, L, L) bool, L = P + C: the prompt is causal, a completion sees the prompt and its own
+        past, never another completion. Every token sees itself, so that a padding row has no empty
+        softmax (NaN).
     """
-    n, p = prompt_mask.shape
-    index = torch.arange(p + k * t, device=prompt_mask.device)
-    block = torch.where(index < p, -1, (index - p) // t)  # -1: the prompt
+    p = prompt_mask.shape[1]
+    block = torch.nn.functional.pad(rollout, (p, 0), value=-1)  # (N, L), -1: the prompt
+    index = torch.arange(block.shape[1], device=block.device)
     causal = index[:, None] >= index[None, :]
-    same = block[:, None] == block[None, :]
-    to_prompt = (block == -1)[None, :]
-    valid = torch.nn.functional.pad(prompt_mask, (0, k * t), value=True)  # (N, L) as a key
-    allowed = (causal & (same | to_prompt))[None] & valid[:, None, :]
+    same = block[:, :, None] == block[:, None, :]
+    valid = torch.nn.functional.pad(prompt_mask, (0, rollout.shape[1]), value=True)  # as a key
+    allowed = causal & (same | (block == -1)[:, None, :]) & valid[:, None, :]
     return (allowed | torch.eye(len(index), dtype=torch.bool, device=index.device))[:, None]

@@ -78,3 +78,17 @@ def test_only_the_declared_packages_are_imported() -> None:
     for path in [*FILES, *SCRIPTS]:
         tops = {name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names - local
         assert tops - {"__future__"} <= declared, path.name
+
+
+@pytest.mark.parametrize("formula", [
+    "mu_j = mean_k o_jk",
+    "p_ik(i,j) = Phi((o_ik − mu_j) / sqrt(var_i + var_j + gamma))",
+    "p_c(i,j) = 1 if s_i >= s_j",
+    "r_rel(o_ik) = 1/(N−1) · sum_{j≠i} [ sqrt(p_c p_ik) + sqrt((1−p_c)(1−p_ik)) ]",
+    "r_abs(o_ik) = exp(−½ (|o_ik − s_i| / sigma)²)",
+    "A_ik = (r_ik − mean_k r_i) / std_k r_i",
+    "min(ratio·A, clip(ratio, 1−eps_low, 1+eps_high)·A)",
+    "KL = k3 = exp(ref−logp) − (ref−logp) − 1",
+])
+def test_each_formula_of_the_paper_stands_above_one_line(formula: str) -> None:
+    assert sum(path.read_text().count("# " + formula) for path in FILES) == 1

@@ -84,3 +84,14 @@ def test_same_generator_same_answers_and_mode_is_restored() -> None:
     a, b = (rollout(vlm, tiny_prompts(vlm, 2), 2, 6, 1.0, torch.Generator().manual_seed(5))
             for _ in range(2))
     assert torch.equal(a.ids, b.ids) and vlm.training
+
+
+def test_batch_of_one_equals_batch_of_n() -> None:
+    """Prompts of three lengths: padding changes no answer."""
+    vlm = tiny_vlm()
+    prompts = tiny_prompts(vlm, 5)
+    whole = rollout(vlm, prompts, 1, 8, temperature=0)
+    for i in range(5):
+        one = rollout(vlm, prompts.select(slice(i, i + 1)), 1, 8, temperature=0)
+        assert torch.equal(one.ids[one.mask], whole.ids[i : i + 1][whole.mask[i : i + 1]])
+        torch.testing.assert_close(one.logp[one.mask], whole.logp[i][whole.mask[i]])

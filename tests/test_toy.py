@@ -42,6 +42,8 @@ def test_same_seed_same_world(world: Path) -> None:
     assert np.array_equal(np.asarray(first.image), np.asarray(again.image))
     assert not np.array_equal(np.asarray(first.image), np.asarray(next(toy.photos(2)).image))
     assert toy.build_world(world, seed=1) == world  # found, not made again
+    with pytest.raises(ValueError, match="seed 1, not 2"):
+        toy.build_world(world, seed=2)
 
 
 def test_attributes_cover_every_picture(world: Path) -> None:
