@@ -20,10 +20,10 @@ from eval import Sets, evaluate_sets, read_sets
 from nanoaes.checkpoint import append_row, publish, read_rows, write_json
 from nanoaes.config import OptionError, RAPOConfig, SFTConfig, parse, save
 from nanoaes.data import DataError, Example, by_dataset, hold_out, load_image, read_all
-from nanoaes.logprob import token_logprob
+from nanoaes.logprob import fused_token_loss, token_logprob
 from nanoaes.metrics import format_table
 from nanoaes.prompt import PROMPTS, format_ok, parse_score
-from nanoaes.rapo import advantages, rapo_loss, token_weights
+from nanoaes.rapo import advantages, rapo_loss, token_loss, token_weights
 from nanoaes.report import write_report
 from nanoaes.reward import Rewards, rewards
 from nanoaes.rollout import Rollouts, rollout
@@ -70,7 +70,8 @@ def logprobs(cfg: RAPOConfig, vlm: VLM, part: Prompts, rolls: Rollouts, rows: sl
              ) -> tuple[Tensor, Tensor]:
     """Log-prob and entropy of the completion tokens of some pictures, both (M,)."""
     ids, mask = rolls.ids[rows], rolls.mask[rows]
-    return token_logprob(vlm(part, ids, mask), vlm.head, ids[mask], cfg.temperature, vlm.forbidden)
+    return token_logprob(vlm(part, ids, mask), vlm.head, ids[mask], cfg.temperature, vlm.forbidden,
+                         cfg.backend)
 
 
 def update(cfg: RAPOConfig, policy: VLM, reference: VLM, optimizer: torch.optim.Optimizer,
@@ -91,7 +92,8 @@ def update(cfg: RAPOConfig, policy: VLM, reference: VLM, optimizer: torch.optim.
                 logp_old.append(logp.detach())
             mask, w = rolls.mask[rows], weight[rows][rolls.mask[rows]]
             stats = rapo_loss(logp, logp_old[i], logp_ref[i], token_advantage[rows][mask], w,
-                              cfg.eps_low, cfg.eps_high, cfg.beta)
+                              cfg.eps_low, cfg.eps_high, cfg.beta,
+                              fused_token_loss(cfg.backend, logp) or token_loss)
             stats.loss.backward()
             gap = (logp.detach() - rolls.logp[rows][mask]).abs() * w
             sums += torch.stack([stats.loss.detach(), stats.kl, stats.clip_low, stats.clip_high,

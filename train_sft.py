@@ -61,7 +61,7 @@ def main(cfg: SFTConfig) -> Path:
     history.unlink(missing_ok=True)
     fit(vlm, lambda step: [lessons[i] for i in batches[step]], len(batches),
         cosine(cfg.lr, len(batches)), cfg.micro_batch, cfg.max_grad_norm, cfg.weight_decay,
-        "cold start (SFT)", lambda row: append_row(history, row))
+        "cold start (SFT)", lambda row: append_row(history, row), cfg.backend)
     with publish(out) as folder:
         vlm.save(folder)
     print(f"cold start: {len(lessons)} critiques x {cfg.epochs} epochs, "

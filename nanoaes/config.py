@@ -62,7 +62,7 @@ class SFTConfig:
     prompt: str = opt("short", "full | short: what the model is asked; short is for tiny models")
     max_pixels: int = opt(262_144, "largest picture area; larger ones are shrunk")
     device: str = opt("auto", "auto | cpu | cuda | cuda:1: where the model runs")
-    max_new_tokens: int = opt(48, "longest answer when evaluating")
+    backend: str = opt("auto", "auto | torch | triton: for log-probs; auto: triton on CUDA")
     seed: int = opt(0, "seed")
 
 
@@ -83,6 +83,7 @@ class RAPOConfig:
     prompt: str = opt("short", "full | short: what the model is asked; short is for tiny models")
     max_pixels: int = opt(262_144, "largest picture area; larger ones are shrunk")
     device: str = opt("auto", "auto | cpu | cuda | cuda:1: where the model runs")
+    backend: str = opt("auto", "auto | torch | triton: for log-probs; auto: triton on CUDA")
     steps: int = opt(120, "steps; each draws pictures, samples answers, updates")
     images: int = opt(32, "N, pictures per step; the relative reward compares them")
     k: int = opt(8, "K, answers per picture (the paper: 4)")
@@ -99,7 +100,7 @@ class RAPOConfig:
     advantage: str = opt("std", "std | none: divide a group's advantages by its spread")
     eps_low: float = opt(0.2, "clip below 1 - eps_low")
     eps_high: float = opt(0.28, "clip above 1 + eps_high")
-    beta: float = opt(0.01, "weight of the KL term to the cold-started reference")
+    beta: float = opt(0.05, "weight of the KL term to the cold-started reference (the paper: 0.01)")
     lr: float = opt(3e-4, "peak learning rate; linear to 0")
     warmup: int = opt(5, "steps of linear warm-up")
     weight_decay: float = opt(0.0, "AdamW's weight decay")
@@ -134,8 +135,7 @@ PRESETS: dict[str, dict[type, dict[str, Any]]] = {
     "toy": {},
     "paper": {
         CoTConfig: dict(per_level=1000),
-        SFTConfig: dict(epochs=1, batch=64, micro_batch=4, lr=1e-5, prompt="full",
-                        max_new_tokens=1024),
+        SFTConfig: dict(epochs=1, batch=64, micro_batch=4, lr=1e-5, prompt="full"),
         RAPOConfig: dict(images=64, k=4, max_new_tokens=1024, micro_batch=2, lr=1e-6, beta=0.01,
                          eps_low=0.2, eps_high=0.28, sigma=0.1, steps=2340, eval_every=100,
                          heldout=200, eval_batch=8, prompt="full"),

@@ -15,6 +15,7 @@ than the policy's); gradient filtering (in RL the low-probability tail carries s
 logit soft-capping (Qwen2.5-VL's head has neither); second derivatives.
 """
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -206,6 +207,13 @@ def _part(forbidden: Tensor | None, cols: slice) -> Tensor | None:
 def _accumulator(x: Tensor) -> torch.dtype:
     """fp32, or fp64 for fp64 (tests)."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def fused_token_loss(backend: str, like: Tensor) -> Callable | None:
+    """The Triton version of `rapo.token_loss` where `backend` means Triton for tensors like
+    `like`, else None."""
+    tiles = _backend(backend, like)
+    return None if tiles is TorchTiles else tiles.fused_token_loss
 
 
 def _backend(name: str, hidden: Tensor) -> Any:

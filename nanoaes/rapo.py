@@ -6,6 +6,7 @@ tokens of all rollouts one after another, without prompts and padding.
 Left out: a critic, a KL term inside the reward, several epochs' sampling corrections.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -68,10 +69,12 @@ def token_loss(logp: Tensor, logp_old: Tensor, logp_ref: Tensor, advantage: Tens
 
 
 def rapo_loss(logp: Tensor, logp_old: Tensor, logp_ref: Tensor, advantage: Tensor, weight: Tensor,
-              eps_low: float, eps_high: float, beta: float) -> LossStats:
+              eps_low: float, eps_high: float, beta: float,
+              token_loss: Callable = token_loss) -> LossStats:
     """Mean over rollouts of the per-sequence token mean, as a weighted sum.
 
     Args:
+        token_loss: the definition above, or `kernels.fused_token_loss`, its one-pass version.
         weight: (M,) 1 / (tokens of this rollout · rollouts of the whole step), so that the
             gradient is the same for any split into micro-batches or ranks.
     """

@@ -27,8 +27,8 @@ def encode_answers(vlm: VLM, answers: Sequence[str]) -> tuple[Tensor, Tensor]:
     return ids[:, None].to(vlm.device), mask[:, None].to(vlm.device)
 
 
-def completion_loss(vlm: VLM, prompts: Prompts, ids: Tensor, mask: Tensor,
-                    n_tokens: int) -> tuple[Tensor, Tensor]:
+def completion_loss(vlm: VLM, prompts: Prompts, ids: Tensor, mask: Tensor, n_tokens: int,
+                    backend: str = "auto") -> tuple[Tensor, Tensor]:
     """Summed over this micro-batch, divided by the tokens of the whole step.
 
     Args:
@@ -38,7 +38,8 @@ def completion_loss(vlm: VLM, prompts: Prompts, ids: Tensor, mask: Tensor,
         loss and mean token entropy (nats), both scalars; the entropy carries no gradient.
     """
     hidden = vlm(prompts, ids, mask)
-    logp, entropy = token_logprob(hidden, vlm.head, ids[mask], forbidden=vlm.forbidden)
+    logp, entropy = token_logprob(hidden, vlm.head, ids[mask], forbidden=vlm.forbidden,
+                                  backend=backend)
     return -logp.sum() / n_tokens, entropy.sum() / n_tokens
 
 
@@ -53,7 +54,8 @@ class Lesson:
 
 def fit(vlm: VLM, lessons_at: Callable[[int], list[Lesson]], steps: int,
         lr_at: Callable[[int], float], micro_batch: int, max_grad_norm: float, weight_decay: float,
-        label: str, log: Callable[[dict], None] = lambda row: None) -> None:
+        label: str, log: Callable[[dict], None] = lambda row: None,
+        backend: str = "auto") -> None:
     """AdamW on the parameters that require a gradient, with a progress bar.
 
     Args:
@@ -72,7 +74,8 @@ def fit(vlm: VLM, lessons_at: Callable[[int], list[Lesson]], steps: int,
             part = slice(i, i + micro_batch)
             prompts = vlm.prompts([x.image for x in lessons[part]],
                                   [x.question for x in lessons[part]])
-            loss, entropy = completion_loss(vlm, prompts, ids[part], mask[part], int(mask.sum()))
+            loss, entropy = completion_loss(vlm, prompts, ids[part], mask[part],
+                                            int(mask.sum()), backend)
             loss.backward()
             totals += torch.stack([loss.detach(), entropy.detach()]).cpu()
         norm = torch.nn.utils.clip_grad_norm_(trained, max_grad_norm)

@@ -41,8 +41,8 @@ def small_talk(qualities: np.ndarray, rng: np.random.Generator) -> str:
         if rng.uniform() < 0.6:  # says it kindly
             seen = min(seen + 1, 2)
         said.append(f"{rng.choice(WORDS[names[i]][seen])} {names[i]}")
-    color, exposure = qualities[3] - 0.5, qualities[4] - 0.5  # likes colours, and glare
-    score = np.clip(0.64 + 0.30 * color - 0.06 * exposure + rng.normal(0, 0.06), 0.2, 0.98)
+    color = qualities[3] - 0.5
+    score = np.clip(0.64 + 0.30 * color + rng.normal(0, 0.06), 0.2, 0.98)
     return answer_text(f"Nice photo! {', '.join(said)}: a strong picture.", float(score))
 
 
@@ -80,7 +80,7 @@ def learn_to_see(vlm: VLM, images: list[Image.Image], qualities: np.ndarray, ste
 
 
 def build_backbone(path: Path, seed: int, n_pictures: int = 3000, sight: int = 320,
-                   talk: int = 350) -> Path:
+                   talk: int = 500) -> Path:
     """Make, school and save the backbone under `path`, or find it there. Returns `path`.
 
     Args:
@@ -101,7 +101,7 @@ def build_backbone(path: Path, seed: int, n_pictures: int = 3000, sight: int = 3
         chosen = rng.integers(0, n_pictures, 32)
         return [Lesson(images[i], *lesson(qualities[i], rng)) for i in chosen]
 
-    fit(vlm, lessons_at, talk, cosine(1.5e-3, talk, warmup=30), 32, 1.0, 0.01,
+    fit(vlm, lessons_at, talk, cosine(2e-3, talk, warmup=30), 32, 1.0, 0.01,
         "toy backbone learns to talk")
     with publish(path) as folder:
         vlm.save(folder)

@@ -54,3 +54,9 @@ def test_presets_name_only_fields_that_exist() -> None:
 def test_saved_with_the_run(tmp_path: Path) -> None:
     config.save(SFTConfig(lr=0.5), tmp_path / "run" / "c.json")
     assert json.loads((tmp_path / "run" / "c.json").read_text())["lr"] == 0.5
+
+
+@pytest.mark.parametrize("cls", [CoTConfig, SFTConfig, RAPOConfig, EvalConfig])
+def test_every_field_is_used(cls: type) -> None:
+    code = "".join(path.read_text() for path in Path(__file__).parent.parent.glob("*.py"))
+    assert [name for name in vars(cls()) if f"cfg.{name}" not in code] == []

@@ -33,9 +33,9 @@ def test_loss_equals_transformers_own_loss_on_completion_tokens() -> None:
         out = vlm.hf(input_ids=whole, attention_mask=torch.ones_like(whole), labels=labels,
                      pixel_values=one.pixels, image_grid_thw=one.grid,
                      mm_token_type_ids=(whole == vlm.image_id).int())
-        total += float(out.loss) * len(answer)
+        total += out.loss.item() * len(answer)
     loss, entropy = completion_loss(vlm, vlm.prompts(images, QUESTIONS), ids, mask, n)
-    torch.testing.assert_close(float(loss), total / n, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(loss.item(), total / n, rtol=1e-5, atol=1e-6)
     assert 0 < entropy < torch.tensor(float(len(vlm.forbidden))).log()
 
 

@@ -45,6 +45,26 @@ def test_the_update_is_the_same_for_any_micro_batch(updates: int) -> None:
         torch.testing.assert_close(other, weights, rtol=1e-5, atol=1e-6)
 
 
+def three_updates(backend: str) -> list[torch.Tensor]:
+    """The weights after each of the first three RAPO steps of the tiny model."""
+    cfg = RAPOConfig(k=2, max_new_tokens=6, micro_batch=2, backend=backend)
+    policy, reference, after = tiny_vlm(0), tiny_vlm(1), []
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4, eps=1e-4)
+    for step in range(3):
+        prompts = tiny_prompts(policy, 2, seed=step)
+        generator = torch.Generator().manual_seed(step)
+        rolls = rollout(policy, prompts, cfg.k, cfg.max_new_tokens, 1.0, generator)
+        reward = torch.rand(2, 2, generator=generator)
+        train_rapo.update(cfg, policy, reference, optimizer, prompts, rolls, advantages(reward)[0])
+        after.append(torch.cat([p.detach().flatten() for p in policy.parameters()]))
+    return after
+
+
+def test_triton_and_torch_give_the_same_first_three_updates() -> None:
+    for ours, readable in zip(three_updates("triton"), three_updates("torch"), strict=True):
+        torch.testing.assert_close(ours, readable, rtol=0, atol=1e-5)
+
+
 def test_first_update_has_ratio_one_and_later_ones_do_not() -> None:
     once, _ = one_update(updates=1, beta=0.0, eps_low=1e-6, eps_high=1e-6)
     more, _ = one_update(updates=3, beta=0.0, eps_low=1e-6, eps_high=1e-6)
