@@ -42,7 +42,7 @@ def answers(vlm: VLM, examples: list[Example], question: str, max_new_tokens: in
 
 
 def evaluate_sets(vlm: VLM, sets: Sets, cfg: EvalConfig | RAPOConfig, label: str,
-                  temperature: float = 0.0) -> dict:
+                  temperature: float = 0.0, keep_bar: bool = True) -> dict:
     """The result that the table, the report and `eval.json` are made of.
 
     Args:
@@ -50,7 +50,8 @@ def evaluate_sets(vlm: VLM, sets: Sets, cfg: EvalConfig | RAPOConfig, label: str
         temperature: 0 is greedy.
     """
     per_set = {}
-    with tqdm(total=sum(len(e) for _, e in sets.values()), desc=label, mininterval=1) as bar:
+    with tqdm(total=sum(len(e) for _, e in sets.values()), desc=label, mininterval=1,
+              leave=keep_bar) as bar:
         for name, (domain, examples) in sets.items():
             texts = answers(vlm, examples, PROMPTS[cfg.prompt], cfg.max_new_tokens, temperature,
                             cfg.eval_batch, cfg.seed, bar.update)
@@ -75,11 +76,11 @@ def read_sets(test_in: str, test_ood: str, bad_images: str) -> Sets:
 
 def main(cfg: EvalConfig) -> dict:
     """Evaluate, print the table, write the result."""
+    vlm = VLM.load(cfg.model, max_pixels=cfg.max_pixels, device=cfg.device)
     test_in, test_ood = cfg.test_in, cfg.test_ood
     if not (test_in or test_ood):
         toy = toy_specs(build_world(Path(cfg.run) / "world", cfg.seed))
         test_in, test_ood = toy["test_in"], toy["test_ood"]
-    vlm = VLM.load(cfg.model, max_pixels=cfg.max_pixels, device=cfg.device)
     sets = read_sets(test_in, test_ood, cfg.bad_images)
     result = {"checkpoint": cfg.model,
               **evaluate_sets(vlm, sets, cfg, f"evaluating {cfg.model}", cfg.temperature)}

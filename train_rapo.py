@@ -156,7 +156,7 @@ def train(cfg: RAPOConfig, policy: VLM, reference: VLM, examples: list[Example],
                "lr": learning_rate(cfg, step)}
         # 6. Now and then: how does it score pictures that it was never trained on?
         if (step + 1) % cfg.eval_every == 0 or step + 1 == cfg.steps:
-            mean = evaluate_sets(policy, held, cfg, "held out")["mean"]["in"]
+            mean = evaluate_sets(policy, held, cfg, "held out", keep_bar=False)["mean"]["in"]
             row |= {"eval_plcc": mean["plcc"], "eval_srcc": mean["srcc"]}
             if mean["plcc"] + mean["srcc"] > best:
                 best = mean["plcc"] + mean["srcc"]

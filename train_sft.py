@@ -12,30 +12,32 @@ import numpy as np
 import build_cot
 from nanoaes.checkpoint import append_row, publish, read_rows
 from nanoaes.config import CoTConfig, OptionError, SFTConfig, parse, save
-from nanoaes.data import DataError, load_image
+from nanoaes.data import DataError, Example, check_images, load_image
 from nanoaes.prompt import PROMPTS, answer_text
 from nanoaes.sft import Lesson, cosine, fit
 from nanoaes.toy_school import build_backbone
 from nanoaes.vlm import VLM
 
 
-def read_lessons(cot: Path, question: str) -> list[Lesson]:
-    """The kept critiques of `build_cot.py` as questions and answers.
+def read_critiques(cot: Path, bad_images: str) -> list[tuple[Path, str]]:
+    """The kept critiques of `build_cot.py`: picture and the answer to learn.
 
     Raises:
-        DataError: a row without a usable field, with file and row.
+        DataError: a row without a usable field, with file and row; a picture that is not whole.
     """
-    lessons = []
+    examples, answers = [], {}
     for number, row in enumerate(read_rows(cot), 1):
         try:
             if row["kept"]:
-                answer = answer_text(row["critique"], row["score"])
-                lessons.append(Lesson(load_image(Path(row["image"])), question, answer))
+                image, score = Path(row["image"]), row["score"]
+                answers[image] = answer_text(row["critique"], score)
+                examples.append(Example(image, score, None, row["dataset"], (0.0, 1.0)))
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{cot}, row {number}: {error}; build the critiques again") from None
-    if not lessons:
-        raise DataError(f"{cot}: no kept critique; loosen the filters or ask for more pictures")
-    return lessons
+            raise DataError(f"{cot}, line {number}: {error!r}; delete the line, then run "
+                            "build_cot.py again") from None
+    if not examples:
+        raise DataError(f"{cot}: no kept critique; ask for more pictures with --per_level")
+    return [(e.image, answers[e.image]) for e in check_images(examples, bad_images)]
 
 
 def freeze_vision(vlm: VLM) -> None:
@@ -50,21 +52,26 @@ def main(cfg: SFTConfig) -> Path:
     save(cfg, run / "train_sft.json")
     model = Path(cfg.model) if cfg.model else build_backbone(run / "backbone", cfg.seed)
     cot = Path(cfg.cot) if cfg.cot else build_cot.main(CoTConfig(run=cfg.run, seed=cfg.seed))
-    lessons = read_lessons(cot, PROMPTS[cfg.prompt])
+    critiques = read_critiques(cot, cfg.bad_images)
     vlm = VLM.load(model, max_pixels=cfg.max_pixels, device=cfg.device)
     if not cfg.train_vision:
         freeze_vision(vlm)
     rng = np.random.default_rng(cfg.seed)
-    order = np.concatenate([rng.permutation(len(lessons)) for _ in range(cfg.epochs)])
+    order = np.concatenate([rng.permutation(len(critiques)) for _ in range(cfg.epochs)])
     batches = [order[i : i + cfg.batch] for i in range(0, len(order), cfg.batch)]
     history = run / "sft_metrics.jsonl"
     history.unlink(missing_ok=True)
-    fit(vlm, lambda step: [lessons[i] for i in batches[step]], len(batches),
-        cosine(cfg.lr, len(batches)), cfg.micro_batch, cfg.max_grad_norm, cfg.weight_decay,
-        "cold start (SFT)", lambda row: append_row(history, row), cfg.backend)
+
+    def lessons_at(step: int) -> list[Lesson]:
+        chosen = [critiques[i] for i in batches[step]]
+        return [Lesson(load_image(p), PROMPTS[cfg.prompt], answer) for p, answer in chosen]
+
+    fit(vlm, lessons_at, len(batches), cosine(cfg.lr, len(batches)), cfg.micro_batch,
+        cfg.max_grad_norm, cfg.weight_decay, "cold start (SFT)",
+        lambda row: append_row(history, row), cfg.backend)
     with publish(out) as folder:
         vlm.save(folder)
-    print(f"cold start: {len(lessons)} critiques x {cfg.epochs} epochs, "
+    print(f"cold start: {len(critiques)} critiques x {cfg.epochs} epochs, "
           f"token entropy {read_rows(history)[-1]['entropy']:.3f} nats -> {out}")
     return out
 

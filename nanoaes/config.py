@@ -7,6 +7,7 @@ Left out: configuration files. A run saves what it used as `config.json`.
 
 import dataclasses
 import difflib
+import inspect
 import json
 import sys
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class SFTConfig:
     model: str = opt("", "Hugging Face folder to start from; empty: the toy backbone")
     cot: str = opt("", "critiques from build_cot.py; empty: RUN/cot.jsonl")
     out: str = opt("", "where the cold-started model goes; empty: RUN/sft")
+    bad_images: str = opt("refuse", "refuse | skip: what to do with missing or corrupt pictures")
     epochs: int = opt(2, "passes over the critiques (the paper: 1, over 3,000 and more)")
     batch: int = opt(32, "critiques per update")
     micro_batch: int = opt(32, "critiques per forward; changes memory, never the gradient")
@@ -199,7 +201,7 @@ def convert(key: str, text: str, kind: type) -> Any:
 
 def usage(cls: type) -> str:
     """What --help prints."""
-    lines = [cls.__doc__.strip(), "", "Options (--key value):"]
+    lines = [inspect.cleandoc(cls.__doc__), "", "Options (--key value):"]
     for f in dataclasses.fields(cls):
         default = '""' if f.default == "" else f.default
         lines.append(f"  --{f.name:<16}{f.metadata['help']}  [{default}]")

@@ -17,10 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+transformers.logging.disable_progress_bar()  # a bar per file would bury the scripts' own
 
 IMAGE_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)  # CLIP's, as Qwen's
 IMAGE_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
@@ -133,7 +136,8 @@ class VLM(nn.Module):
         """
         path = Path(path)
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"{path}: no config.json; give a Hugging Face model folder")
+            raise FileNotFoundError(f"{path}: no config.json; give a Hugging Face model folder, "
+                                    "such as train_rapo.py leaves in RUN/rapo")
         if not list(path.glob("*.safetensors")):
             raise FileNotFoundError(f"{path}: no *.safetensors here; the folder has no weights")
         # Qwen's stop tokens are two; the generation config knows both, the tokenizer only one.

@@ -162,6 +162,21 @@ def test_bad_options_are_refused_in_one_line(album: Path, tmp_path: Path, option
     assert "Traceback" not in done.stderr
 
 
+def test_train_sft_on_critiques_of_ones_own(album: Path, tmp_path: Path) -> None:
+    """Kept rows are learned, rejected ones are not; a broken row is named."""
+    row = {"image": str(album / "1.png"), "score": 0.6, "dataset": "mine", "kept": True,
+           "critique": "soft light, calm mood"}
+    cot = tmp_path / "cot.jsonl"
+    cot.write_text("".join(json.dumps(r) + "\n" for r in (row, row | {"kept": False})))
+    options = ("--run", str(tmp_path), "--model", str(album / "model"), "--cot", str(cot))
+    done = run("train_sft.py", *options)
+    assert done.returncode == 0 and "1 critiques x 2 epochs" in done.stdout, done.stderr
+    assert (tmp_path / "sft/model.safetensors").is_file()
+    cot.write_text(json.dumps(row) + "\n" + json.dumps(row | {"score": None}) + "\n")
+    done = run("train_sft.py", *options)
+    assert done.returncode == 1 and "line 2" in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("script", ["train_rapo.py", "train_sft.py", "build_cot.py", "eval.py"])
 def test_help(script: str) -> None:
     done = run(script, "--help")
