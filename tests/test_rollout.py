@@ -92,6 +92,6 @@ def test_batch_of_one_equals_batch_of_n() -> None:
     prompts = tiny_prompts(vlm, 5)
     whole = rollout(vlm, prompts, 1, 8, temperature=0)
     for i in range(5):
-        one = rollout(vlm, prompts.select(slice(i, i + 1)), 1, 8, temperature=0)
+        one = rollout(vlm, prompts.select(torch.tensor([i])), 1, 8, temperature=0)
         assert torch.equal(one.ids[one.mask], whole.ids[i : i + 1][whole.mask[i : i + 1]])
         torch.testing.assert_close(one.logp[one.mask], whole.logp[i][whole.mask[i]])

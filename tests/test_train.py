@@ -38,9 +38,9 @@ def one_update(**options) -> tuple[dict[str, float], torch.Tensor]:
 
 @pytest.mark.parametrize("updates", [1, 3])
 def test_the_update_is_the_same_for_any_micro_batch(updates: int) -> None:
-    whole, weights = one_update(micro_batch=4, updates=updates)
-    for size in (1, 3):
-        numbers, other = one_update(micro_batch=size, updates=updates)
+    whole, weights = one_update(tokens_per_micro_batch=10_000, updates=updates)
+    for tokens in (1, 130):  # one picture each, and two
+        numbers, other = one_update(tokens_per_micro_batch=tokens, updates=updates)
         assert numbers == pytest.approx(whole, rel=1e-4, abs=1e-5)
         torch.testing.assert_close(other, weights, rtol=1e-5, atol=1e-6)
 
