@@ -26,8 +26,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from nanoaes import attention
 from nanoaes.attention import PackedRows, SharedKV
 
-IMAGE_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)  # CLIP's, as Qwen's
-IMAGE_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, std
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @dataclass
@@ -59,12 +59,15 @@ class Prompts:
 
 
 def image_patches(image: Image.Image, max_pixels: int, patch: int = 14, merge: int = 2,
-                  min_pixels: int = 56 * 56) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Qwen2-VL's picture preparation: resize, normalise, cut into patches.
+                  min_pixels: int = 56 * 56, colours: Sequence[Sequence[float]] = CLIP
+                  ) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Qwen's picture preparation: resize, normalise, cut into patches. Defaults: Qwen2(.5)-VL's.
 
     Args:
         image: RGB.
-        max_pixels: the picture is shrunk to at most this area, both sides multiples of 28.
+        max_pixels: the picture is shrunk to at most this area, both sides multiples of
+            patch · merge.
+        colours: mean and standard deviation of red, green, blue.
     Returns:
         patches (h·w, 3·2·patch·patch) float32 in the order in which `merge` x `merge` neighbours
         follow each other, the picture repeated for the two frames that the vision tower expects;
@@ -76,7 +79,8 @@ def image_patches(image: Image.Image, max_pixels: int, patch: int = 14, merge: i
     if (height, width) != (image.height, image.width):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     x = np.asarray(image, dtype=np.float32) / 255
-    x = (x - IMAGE_MEAN) / IMAGE_STD
+    mean, std = np.array(colours, dtype=np.float32)
+    x = (x - mean) / std
     h, w = height // patch, width // patch
     x = x.reshape(h // merge, merge, patch, w // merge, merge, patch, 3)
     x = x.transpose(0, 3, 1, 4, 6, 2, 5)  # (h/m, w/m, m, m, 3, patch, patch)
@@ -109,11 +113,14 @@ class VLM(nn.Module):
 
     def __init__(self, hf: nn.Module, tokenizer, stop_ids: Sequence[int], max_pixels: int):
         super().__init__()
-        self.hf, self.tokenizer, self.max_pixels = hf, tokenizer, max_pixels
+        self.hf, self.tokenizer = hf, tokenizer
         config = hf.config
         self.image_id = config.image_token_id
-        self.patch = config.vision_config.patch_size
-        self.merge = config.vision_config.spatial_merge_size
+        vision, is_qwen3 = config.vision_config, config.model_type.startswith("qwen3_vl")
+        self.merge = vision.spatial_merge_size
+        self.picture = {"max_pixels": max_pixels, "patch": vision.patch_size, "merge": self.merge,
+                        "min_pixels": 256 * 256 if is_qwen3 else 56 * 56,
+                        "colours": HALF if is_qwen3 else CLIP}
         text = config.text_config
         self.groups = text.num_attention_heads // text.num_key_value_heads
         hf.set_attn_implementation({"text_config": attention.NAME})
@@ -178,7 +185,7 @@ class VLM(nn.Module):
         patches, grids, ids, positions = [], [], [], []
         pad = self.tokenizer.convert_ids_to_tokens(self.image_id)
         for image, text in zip(images, texts, strict=True):
-            pixels, grid = image_patches(image, self.max_pixels, self.patch, self.merge)
+            pixels, grid = image_patches(image, **self.picture)
             n = grid[1] * grid[2] // self.merge**2
             row = self.tokenizer(self.chat(text).replace(pad, pad * n), return_tensors="pt",
                                  add_special_tokens=False)["input_ids"][0]
