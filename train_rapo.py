@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 import train_sft
 from eval import Sets, evaluate_sets, read_sets
+from nanoaes.batching import token_batches
 from nanoaes.checkpoint import append_row, publish, read_rows, write_json
 from nanoaes.config import OptionError, RAPOConfig, SFTConfig, parse, save
 from nanoaes.data import DataError, Example, by_dataset, hold_out, load_image, read_all
+from nanoaes.graphs import Graphs
 from nanoaes.logprob import fused_token_loss, token_logprob
 from nanoaes.metrics import format_table
 from nanoaes.prompt import PROMPTS, format_ok, parse_score
@@ -59,14 +61,16 @@ def judge(cfg: RAPOConfig, texts: list[str], batch: list[Example]) -> Judged:
     return Judged(scores, valid, got, truth)
 
 
-def micro_batches(prompts: Prompts, size: int) -> Iterator[tuple[slice, Prompts]]:
-    """Rows and prompts of at most `size` pictures."""
-    for i in range(0, len(prompts.ids), size):
-        rows = slice(i, i + size)
+def micro_batches(prompts: Prompts, rolls: Rollouts, tokens: int
+                  ) -> Iterator[tuple[Tensor, Prompts]]:
+    """Pictures (n,) and their prompts, such that prompts and answers fill `tokens` at most."""
+    lengths = prompts.mask.sum(1) + rolls.mask.sum((1, 2))
+    for batch in token_batches(lengths.tolist(), tokens):
+        rows = torch.tensor(batch, device=lengths.device)
         yield rows, prompts.select(rows)
 
 
-def logprobs(cfg: RAPOConfig, vlm: VLM, part: Prompts, rolls: Rollouts, rows: slice
+def logprobs(cfg: RAPOConfig, vlm: VLM, part: Prompts, rolls: Rollouts, rows: Tensor
              ) -> tuple[Tensor, Tensor]:
     """Log-prob and entropy of the completion tokens of some pictures, both (M,)."""
     ids, mask = rolls.ids[rows], rolls.mask[rows]
@@ -79,7 +83,7 @@ def update(cfg: RAPOConfig, policy: VLM, reference: VLM, optimizer: torch.optim.
     """mu gradient steps on one batch of rollouts; the numbers of the last one."""
     weight = token_weights(rolls.mask)
     token_advantage = advantage[..., None].expand_as(weight)
-    parts = list(micro_batches(prompts, cfg.micro_batch))
+    parts = list(micro_batches(prompts, rolls, cfg.tokens_per_micro_batch))
     with torch.no_grad():
         logp_ref = [logprobs(cfg, reference, part, rolls, rows)[0] for rows, part in parts]
     logp_old: list[Tensor] = []
@@ -135,6 +139,7 @@ def train(cfg: RAPOConfig, policy: VLM, reference: VLM, examples: list[Example],
     policy.hf.model.visual.requires_grad_(cfg.train_vision)
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=0.0,
                                   weight_decay=cfg.weight_decay)
+    graphs = Graphs() if policy.device.type == "cuda" else None
     bar = tqdm(range(cfg.steps), "RAPO", mininterval=1)
     for step in bar:
         for group in optimizer.param_groups:
@@ -144,7 +149,8 @@ def train(cfg: RAPOConfig, policy: VLM, reference: VLM, examples: list[Example],
         prompts = policy.prompts([load_image(e.image) for e in batch],
                                  [PROMPTS[cfg.prompt]] * len(batch))
         # 2. K answers each, from the policy as it is.
-        rolls = rollout(policy, prompts, cfg.k, cfg.max_new_tokens, cfg.temperature, generator)
+        rolls = rollout(policy, prompts, cfg.k, cfg.max_new_tokens, cfg.temperature, generator,
+                        graphs)
         # 3. Relative, absolute and format reward, over all pictures of the step.
         judged = judge(cfg, rolls.texts(policy.tokenizer), batch)
         # 4. Each answer against its siblings.
@@ -185,8 +191,8 @@ def check_config(cfg: RAPOConfig) -> None:
                           "use 2 or more")
     if cfg.temperature <= 0:
         raise OptionError(f"--temperature {cfg.temperature}: sampling needs more than 0")
-    if cfg.steps < 1 or cfg.micro_batch < 1 or cfg.updates < 1:
-        raise OptionError("--steps, --micro_batch and --updates are 1 or more")
+    if min(cfg.steps, cfg.tokens_per_micro_batch, cfg.updates) < 1:
+        raise OptionError("--steps, --tokens_per_micro_batch and --updates are 1 or more")
     if cfg.prompt not in PROMPTS:
         raise OptionError(f"--prompt {cfg.prompt}: choose one of {', '.join(PROMPTS)}")
     if cfg.ties not in ("half", "paper") or cfg.advantage not in ("std", "none"):

@@ -92,7 +92,8 @@ class RAPOConfig:
     max_new_tokens: int = opt(48, "longest answer; longer ones are cut and counted")
     temperature: float = opt(1.0, "of sampling and of every log-prob")
     updates: int = opt(1, "mu, updates per rollout; with 1 the ratio is 1 and the clip rests")
-    micro_batch: int = opt(16, "pictures per forward; changes memory, never the gradient")
+    tokens_per_micro_batch: int = opt(8192, "of prompts and answers; changes memory, never the "
+                                            "gradient")
     w_relative: float = opt(1.0, "weight of the relative reward; 0 switches it off")
     w_absolute: float = opt(1.0, "weight of the absolute reward; 0 switches it off")
     w_format: float = opt(1.0, "weight of the format reward; 0 switches it off")
@@ -138,9 +139,9 @@ PRESETS: dict[str, dict[type, dict[str, Any]]] = {
     "paper": {
         CoTConfig: dict(per_level=1000),
         SFTConfig: dict(epochs=1, batch=64, micro_batch=4, lr=1e-5, prompt="full"),
-        RAPOConfig: dict(images=64, k=4, max_new_tokens=1024, micro_batch=2, lr=1e-6, beta=0.01,
-                         eps_low=0.2, eps_high=0.28, sigma=0.1, steps=2340, eval_every=100,
-                         heldout=200, eval_batch=8, prompt="full"),
+        RAPOConfig: dict(images=64, k=4, max_new_tokens=1024, tokens_per_micro_batch=8192,
+                         lr=1e-6, beta=0.01, eps_low=0.2, eps_high=0.28, sigma=0.1, steps=2340,
+                         eval_every=100, heldout=200, eval_batch=8, prompt="full"),
         EvalConfig: dict(max_new_tokens=1024, eval_batch=8, prompt="full"),
     },
 }
@@ -204,9 +205,9 @@ def usage(cls: type) -> str:
     lines = [inspect.cleandoc(cls.__doc__), "", "Options (--key value):"]
     for f in dataclasses.fields(cls):
         default = '""' if f.default == "" else f.default
-        lines.append(f"  --{f.name:<16}{f.metadata['help']}  [{default}]")
+        lines.append(f"  --{f.name:<23}{f.metadata['help']}  [{default}]")
     others = " | ".join(PRESETS)
-    return "\n".join([*lines, f"  --{'preset':<16}{others}: values for all options at once  [toy]"])
+    return "\n".join([*lines, f"  --{'preset':<23}{others}: values for all options at once  [toy]"])
 
 
 def save(config: Any, path: Path) -> None:

@@ -1,10 +1,10 @@
-"""K sampled answers to each picture, with a KV cache written by hand.
+"""K sampled answers to each picture: vision tower and prompt once, then one token per row and step.
 
-The vision tower and the prompt run once per image; their keys and values are then laid out for the
-image's K rows, and every further step computes one token per row. Sampling is from the fp32 softmax
-at the given temperature, without top-k, top-p or repetition penalty: the ratio of the update is
-only the policy's if its log-probs describe the distribution that was sampled.
-Left out: sharing the prompt's keys between the K rows, dropping finished rows, CUDA graphs.
+The prompt's keys and values are stored once and shared by the picture's K rows (`attention.py`);
+rows that have finished leave when enough of them have. Sampling is from the fp32 softmax at the
+given temperature, without top-k, top-p or repetition penalty: the ratio of the update is only the
+policy's if its log-probs describe the distribution that was sampled.
+Left out: rows that join while others run (a step's pictures are all known), speculative decoding.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nanoaes.attention import SharedKV
+from nanoaes.graphs import Graphs
 from nanoaes.logprob import sampling_logits
 from nanoaes.vlm import VLM, Prompts
+
+CHECK = 4  # steps between looks at who has finished; on CUDA each look waits for the GPU
+SPAN, PROMPT = 64, 128  # graphs are recorded for own and prompt lengths in multiples of these
 
 
 @dataclass
@@ -32,77 +37,122 @@ class Rollouts:
         return tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 
-class KVCache:
-    """Keys and values of B = N·K rows: the prompt's first, then one more per step.
+@dataclass
+class Rows:
+    """The rows that still run, n images with k rows each; some may have finished."""
 
-    transformers' attention layers call `update` and attend to what it returns.
-    """
+    number: Tensor  # (n, k) int64, place among all N·K rows
+    position: Tensor  # (n, k) int64, of the answer's first token
+    live: Tensor  # (n, k) bool
+    token: Tensor  # (n, k) int64, the last one sampled
 
-    def __init__(self, k: int, max_new_tokens: int):
-        self.k, self.room, self.length = k, max_new_tokens, 0
-        self.keys: list[Tensor] = []  # per layer (B, kv heads, P + room, head dim)
-        self.values: list[Tensor] = []
-
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_) -> tuple[Tensor, Tensor]:
-        """Prefill: (N, heads, P, D) is stored K times. Step: (B, heads, 1, D) is appended."""
-        if layer == len(self.keys):
-            for store, x in ((self.keys, keys), (self.values, values)):
-                rows = x.repeat_interleave(self.k, dim=0)
-                store.append(torch.cat([rows, rows.new_zeros(*rows.shape[:2], self.room,
-                                                             rows.shape[3])], dim=2))
-            return keys, values
-        at = self.length
-        self.keys[layer][:, :, at : at + 1] = keys
-        self.values[layer][:, :, at : at + 1] = values
-        return self.keys[layer][:, :, : at + 1], self.values[layer][:, :, : at + 1]
+    def select(self, images: Tensor, rows: Tensor) -> "Rows":
+        """Images (n',) and, of each, rows (n', k')."""
+        return Rows(**{name: x[images[:, None], rows] for name, x in vars(self).items()})
 
 
 @torch.no_grad()
 def rollout(vlm: VLM, prompts: Prompts, k: int, max_new_tokens: int, temperature: float,
-            generator: torch.Generator | None = None) -> Rollouts:
+            generator: torch.Generator | None = None, graphs: Graphs | None = None) -> Rollouts:
     """Sample K answers per image.
 
     Args:
         temperature: > 0 samples; 0 takes the likeliest token (greedy).
         generator: on the model's device; the same state gives the same answers.
+        graphs: on CUDA, what this and later rollouts of the same sizes record and replay.
     """
     was_training = vlm.training
-    vlm.eval()  # in train mode gradient checkpointing would drop the cache
-    n, p = prompts.ids.shape
-    cache = KVCache(k, max_new_tokens)
-    eye = torch.eye(p, dtype=torch.bool, device=vlm.device)
-    seen = torch.ones_like(eye).tril() & prompts.mask[:, None, None, :] | eye  # (N, 1, P, P)
-    hidden = vlm.decode_layers(vlm.embed(prompts), prompts.positions, seen, cache)  # (N, P, H)
-    hidden = hidden[torch.arange(n, device=vlm.device), prompts.last].repeat_interleave(k, 0)
-    visible = torch.nn.functional.pad(prompts.mask, (0, max_new_tokens), value=True)
-    visible = visible.repeat_interleave(k, 0)[:, None, None, :]  # (B, 1, 1, P + room)
-    first = prompts.next_position.repeat_interleave(k)
+    vlm.eval()  # the checkpointing of a training forward has no place here
+    n, kv = len(prompts.ids), storage(vlm, prompts, k, max_new_tokens, graphs)
+    hidden = prefill(vlm, prompts, kv).repeat_interleave(k, 0)  # (N·K, H)
+    number = torch.arange(n * k, device=vlm.device).view(n, k)
+    rows = Rows(number, prompts.next_position[:, None].expand(n, k), number >= 0, number)
+    ids = number.new_full((n * k, max_new_tokens), vlm.pad_id)
+    mask, logps = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.float)
     stop = torch.tensor(vlm.stop_ids, device=vlm.device)
-    done = torch.zeros(n * k, dtype=torch.bool, device=vlm.device)
-    ids, logps, masks = [], [], []
     for t in range(max_new_tokens):
         token, logp = sample(hidden, vlm, temperature, generator)
-        ids.append(token)
-        logps.append(torch.where(done, 0, logp))
-        masks.append(~done)
-        done = done | torch.isin(token, stop)
-        if t + 1 == max_new_tokens or bool(done.all()):
-            break
-        cache.length = p + t
-        x = vlm.hf.get_input_embeddings()(token)[:, None]  # (B, 1, H)
-        position = (first + t).expand(3, -1)[..., None]
-        hidden = vlm.decode_layers(x, position, visible[..., : p + t + 1], cache)[:, 0]
+        rows.token = token.view_as(rows.live)
+        ids[rows.number, t], mask[rows.number, t] = rows.token, rows.live
+        logps[rows.number, t] = torch.where(rows.live, logp.view_as(rows.live), 0)
+        rows.live = rows.live & ~torch.isin(rows.token, stop)
+        if t + 1 < max_new_tokens:
+            if t % CHECK == CHECK - 1:
+                if not rows.live.any():
+                    break
+                rows = drop_finished(rows, kv)
+            hidden = next_hidden(vlm, kv, rows, t, graphs)
     vlm.train(was_training)
-    stack = [torch.stack(x, 1).view(n, k, -1) for x in (ids, masks, logps)]
-    return Rollouts(*stack, truncated=~done.view(n, k))
+    truncated = torch.zeros(n * k, dtype=torch.bool, device=vlm.device)
+    truncated[rows.number] = rows.live
+    longest = int(mask.sum(1).max())
+    return Rollouts(*(x[:, :longest].view(n, k, -1) for x in (ids, mask, logps)),
+                    truncated.view(n, k))
+
+
+def storage(vlm: VLM, prompts: Prompts, k: int, room: int, graphs: Graphs | None) -> SharedKV:
+    """Empty keys and values; with graphs, those that the graphs know."""
+    n, p = prompts.ids.shape
+    if graphs is None:
+        return SharedKV(n, k, p, room, vlm.device)
+    size = n, k, -(-p // PROMPT) * PROMPT, room
+    return graphs.keep(size, lambda: SharedKV(*size, vlm.device), vlm.parameters())
+
+
+def prefill(vlm: VLM, prompts: Prompts, kv: SharedKV) -> Tensor:
+    """Fill `kv` with the prompts; (N, H) hidden states that predict the answers' first tokens."""
+    kv.start(prompts.mask)
+    x, deepstack = vlm.embed(prompts, prompts.ids[:, :0])
+    hidden = vlm.decode_layers(x, prompts.positions, kv, **deepstack)
+    return hidden[torch.arange(len(hidden), device=vlm.device), prompts.last]
 
 
 def sample(hidden: Tensor, vlm: VLM, temperature: float, generator: torch.Generator | None
            ) -> tuple[Tensor, Tensor]:
     """One token per row from (B, H) hidden states, and its log-prob in fp32; both (B,)."""
     logits = sampling_logits(hidden, vlm.head, temperature or 1.0, vlm.forbidden)
+    logp = logits.log_softmax(-1)
     if temperature == 0:
-        token = logits.argmax(-1)
+        token = logp.argmax(-1)
     else:
-        token = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-    return token, logits.log_softmax(-1).gather(1, token[:, None])[:, 0]
+        # The first word at which the cumulated probability exceeds a uniform number: one random
+        # number per row. In fp64, or 150,000 words' rounding would bias the last ones.
+        cumulated = logp.exp().double().cumsum(-1)
+        u = torch.rand(len(logp), 1, generator=generator, device=logp.device)
+        token = torch.searchsorted(cumulated, u * cumulated[:, -1:], right=True)[:, 0]
+    return token, logp.gather(1, token[:, None])[:, 0]
+
+
+def next_hidden(vlm: VLM, kv: SharedKV, rows: Rows, t: int, graphs: Graphs | None) -> Tensor:
+    """Feed every row's token number t; (n·k, H) hidden states that predict the next."""
+    span = t + 1 if graphs is None else min(-(-(t + 1) // SPAN) * SPAN, kv.size[3])
+
+    def forward(token: Tensor, position: Tensor, at: Tensor) -> Tensor:
+        kv.step(at, span)
+        x = vlm.hf.get_input_embeddings()(token)[:, None]  # (B, 1, H)
+        return vlm.decode_layers(x, position.expand(3, -1)[..., None], kv)[:, 0]
+
+    inputs = rows.token.flatten(), rows.position.flatten() + t, \
+        torch.full((1,), t, device=vlm.device)
+    return forward(*inputs) if graphs is None else graphs((kv.n, kv.k, span), forward, *inputs)
+
+
+def drop_finished(rows: Rows, kv: SharedKV) -> Rows:
+    """Shrink n and k to what lives, in quarters and eighths of the first size, if it saves enough.
+
+    The K rows of an image stay beside each other, so that they go on sharing its prompt.
+    """
+    count = rows.live.sum(1)  # (n,)
+    n, k = int((count > 0).sum()), int(count.max())
+    n = min(_round_up(n, kv.size[0] // 8), kv.n)
+    k = min(_round_up(k, kv.size[1] // 4), kv.k)
+    if n * k > 0.75 * kv.n * kv.k:
+        return rows
+    images = count.argsort(descending=True, stable=True)[:n]
+    order = rows.live[images].int().argsort(dim=1, descending=True, stable=True)[:, :k]
+    kv.keep(images, order)
+    return rows.select(images, order)
+
+
+def _round_up(x: int, unit: int) -> int:
+    return x if unit < 2 else -(-x // unit) * unit

@@ -8,12 +8,13 @@ each completion sees the prompt and itself, and its positions start again after 
 vocabulary head is kept apart (`logprob.py`), so that logits of prompt tokens never exist.
 transformers' own model classes hold the weights; positions are made here, in one place, and passed
 everywhere, because the model's own state for them (`rope_deltas`) goes stale between calls.
-Left out: video, several pictures in a prompt, Qwen3-VL's deepstack features (a later round).
+Left out: video, several pictures in a prompt.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-transformers.logging.disable_progress_bar()  # a bar per file would bury the scripts' own
+from nanoaes import attention
+from nanoaes.attention import PackedRows, SharedKV
 
-IMAGE_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)  # CLIP's, as Qwen's
-IMAGE_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, std
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+transformers.logging.disable_progress_bar()  # a bar per file would bury the scripts' own
 
 
 @dataclass
@@ -48,22 +52,25 @@ class Prompts:
     def to(self, device: torch.device | str) -> "Prompts":
         return Prompts(**{k: v.to(device) for k, v in vars(self).items()})
 
-    def select(self, rows: slice) -> "Prompts":
-        """The prompts `rows` of the batch, with their patches."""
-        ends = self.grid.prod(1).cumsum(0)
-        start = int(ends[rows.start - 1]) if rows.start else 0
-        stop = int(ends[min(rows.stop, len(ends)) - 1])
-        return Prompts(self.ids[rows], self.mask[rows], self.positions[:, rows],
-                       self.next_position[rows], self.pixels[start:stop], self.grid[rows])
+    def select(self, rows: Tensor) -> "Prompts":
+        """The prompts `rows` (n,) int64, in that order, padded to the longest of them."""
+        p = int(self.mask[rows].sum(1).max())
+        patches = self.pixels.split(self.grid.prod(1).tolist())
+        return Prompts(self.ids[rows, :p], self.mask[rows, :p], self.positions[:, rows, :p],
+                       self.next_position[rows], torch.cat([patches[i] for i in rows.tolist()]),
+                       self.grid[rows])
 
 
 def image_patches(image: Image.Image, max_pixels: int, patch: int = 14, merge: int = 2,
-                  min_pixels: int = 56 * 56) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Qwen2-VL's picture preparation: resize, normalise, cut into patches.
+                  min_pixels: int = 56 * 56, colours: Sequence[Sequence[float]] = CLIP
+                  ) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Qwen's picture preparation: resize, normalise, cut into patches. Defaults: Qwen2(.5)-VL's.
 
     Args:
         image: RGB.
-        max_pixels: the picture is shrunk to at most this area, both sides multiples of 28.
+        max_pixels: the picture is shrunk to at most this area, both sides multiples of
+            patch · merge.
+        colours: mean and standard deviation of red, green, blue.
     Returns:
         patches (h·w, 3·2·patch·patch) float32 in the order in which `merge` x `merge` neighbours
         follow each other, the picture repeated for the two frames that the vision tower expects;
@@ -75,7 +82,8 @@ def image_patches(image: Image.Image, max_pixels: int, patch: int = 14, merge: i
     if (height, width) != (image.height, image.width):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     x = np.asarray(image, dtype=np.float32) / 255
-    x = (x - IMAGE_MEAN) / IMAGE_STD
+    mean, std = np.array(colours, dtype=np.float32)
+    x = (x - mean) / std
     h, w = height // patch, width // patch
     x = x.reshape(h // merge, merge, patch, w // merge, merge, patch, 3)
     x = x.transpose(0, 3, 1, 4, 6, 2, 5)  # (h/m, w/m, m, m, 3, patch, patch)
@@ -108,16 +116,22 @@ class VLM(nn.Module):
 
     def __init__(self, hf: nn.Module, tokenizer, stop_ids: Sequence[int], max_pixels: int):
         super().__init__()
-        self.hf, self.tokenizer, self.max_pixels = hf, tokenizer, max_pixels
+        self.hf, self.tokenizer = hf, tokenizer
         config = hf.config
         self.image_id = config.image_token_id
-        self.patch = config.vision_config.patch_size
-        self.merge = config.vision_config.spatial_merge_size
+        vision, is_qwen3 = config.vision_config, config.model_type.startswith("qwen3_vl")
+        self.merge = vision.spatial_merge_size
+        self.picture = {"max_pixels": max_pixels, "patch": vision.patch_size, "merge": self.merge,
+                        "min_pixels": 256 * 256 if is_qwen3 else 56 * 56,
+                        "colours": HALF if is_qwen3 else CLIP}
+        text = config.text_config
+        self.groups = text.num_attention_heads // text.num_key_value_heads
+        hf.set_attn_implementation({"text_config": attention.NAME})
         self.stop_ids = list(stop_ids)
         self.pad_id = self.stop_ids[0]  # never read: masks are positional
         # Never sampled: the training forward would look for pixels behind a sampled image token,
         # and rows of the head past the tokenizer's words are padding.
-        forbidden = torch.zeros(config.text_config.vocab_size, dtype=torch.bool)
+        forbidden = torch.zeros(text.vocab_size, dtype=torch.bool)
         forbidden[len(tokenizer):] = True
         for name in ("image_token_id", "video_token_id", "vision_start_token_id",
                      "vision_end_token_id"):
@@ -175,7 +189,7 @@ class VLM(nn.Module):
         patches, grids, ids, positions = [], [], [], []
         pad = self.tokenizer.convert_ids_to_tokens(self.image_id)
         for image, text in zip(images, texts, strict=True):
-            pixels, grid = image_patches(image, self.max_pixels, self.patch, self.merge)
+            pixels, grid = image_patches(image, **self.picture)
             n = grid[1] * grid[2] // self.merge**2
             row = self.tokenizer(self.chat(text).replace(pad, pad * n), return_tensors="pt",
                                  add_special_tokens=False)["input_ids"][0]
@@ -190,23 +204,34 @@ class VLM(nn.Module):
         pixels = torch.from_numpy(np.concatenate(patches))
         return Prompts(padded, mask, places, after, pixels, torch.tensor(grids)).to(self.device)
 
-    def embed(self, prompts: Prompts) -> Tensor:
-        """(N, P, H) prompt embeddings with the vision tower's output in the picture's place."""
-        x = self.hf.get_input_embeddings()(prompts.ids)
-        vision = self.hf.model.visual(prompts.pixels.to(x.dtype), grid_thw=prompts.grid)
-        is_image = (prompts.ids == self.image_id)[..., None]
-        return x.masked_scatter(is_image, vision.pooler_output.to(x.dtype))
+    def embed(self, prompts: Prompts, words: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """Embeddings of prompts and of the words (N, C) behind them, with the pictures in place.
 
-    def decode_layers(self, x: Tensor, positions: Tensor, allowed: Tensor, cache=None) -> Tensor:
+        Returns:
+            (N, P + C, H), and what else of the pictures the language model takes: Qwen3-VL adds
+            features of three depths of its vision tower behind its first three layers.
+        """
+        x = self.hf.get_input_embeddings()(torch.cat([prompts.ids, words], dim=1))
+        is_image = nn.functional.pad(prompts.ids == self.image_id, (0, words.shape[1]))
+        vision = self.hf.model.visual(prompts.pixels.to(x.dtype), grid_thw=prompts.grid)
+        x = x.masked_scatter(is_image[..., None], vision.pooler_output.to(x.dtype))
+        if not hasattr(vision, "deepstack_features"):
+            return x, {}
+        return x, {"visual_pos_masks": is_image,
+                   "deepstack_visual_embeds": vision.deepstack_features}
+
+    def decode_layers(self, x: Tensor, positions: Tensor, shared: PackedRows | SharedKV,
+                      **deepstack: Any) -> Tensor:
         """The language model without head: (B, L, H) in, (B, L, H) out.
 
         Args:
-            positions: (3, B, L); allowed: (B, 1, L, keys) bool, True where a query may look.
-            cache: a `rollout.KVCache`, or None.
+            positions: (3, B, L).
+            shared: who sees whom.
+            deepstack: from `embed`.
         """
         return self.hf.model.language_model(
-            inputs_embeds=x, position_ids=positions, attention_mask={"full_attention": allowed},
-            past_key_values=cache, use_cache=cache is not None).last_hidden_state
+            inputs_embeds=x, position_ids=positions, use_cache=False, shared=shared,
+            **deepstack).last_hidden_state
 
     def forward(self, prompts: Prompts, completions: Tensor, mask: Tensor) -> Tensor:
         """Hidden states that predict the completions' tokens.
@@ -216,40 +241,17 @@ class VLM(nn.Module):
         Returns:
             (M, H) with M = mask.sum(), in the order of completions[mask].
         """
-        n, k, t = completions.shape
-        real = mask.flatten(1)  # (N, K*T)
-        # Pack: each row's real tokens in their order, padding only behind the last completion.
-        order = real.int().argsort(dim=1, descending=True, stable=True)[:, : int(real.sum(1).max())]
-        rollout, step = order // t, order % t  # (N, C) which completion, which of its tokens
-        rollout = torch.where(real.gather(1, order), rollout, k)  # k: padding
-        words = self.hf.get_input_embeddings()(completions.flatten(1).gather(1, order))
-        x = torch.cat([self.embed(prompts), words], dim=1)
+        mask = mask[:, :, : int(mask.sum(2).max())]
+        t = mask.shape[2]
+        rows = PackedRows(prompts.mask, mask, self.groups)
+        words = completions[:, :, :t].flatten(1).gather(1, rows.pack)  # (N, C)
+        step = rows.pack % t  # a word's place in its completion
         positions = (prompts.next_position[:, None] + step).expand(3, -1, -1)
         positions = torch.cat([prompts.positions, positions], dim=2)
-        hidden = self.decode_layers(x, positions, shared_prompt_mask(prompts.mask, rollout))
+        x, deepstack = self.embed(prompts, words)
+        hidden = self.decode_layers(x, positions, rows, **deepstack)
         # The last prompt token predicts each completion's first token, then each token its next.
-        before = prompts.ids.shape[1] + torch.arange(order.shape[1], device=x.device) - 1
+        before = prompts.ids.shape[1] + torch.arange(words.shape[1], device=x.device) - 1
         source = torch.where(step == 0, prompts.last[:, None], before)
-        rows = torch.arange(n, device=x.device)[:, None]
-        return hidden[rows, source][rollout < k]
-
-
-def shared_prompt_mask(prompt_mask: Tensor, rollout: Tensor) -> Tensor:
-    """Who sees whom in a row [prompt; completion 1; …; completion K].
-
-    Args:
-        prompt_mask: (N, P) bool.
-        rollout: (N, C) which completion a token behind the prompt belongs to.
-    Returns:
-        (N, 1, L, L) bool, L = P + C: the prompt is causal, a completion sees the prompt and its own
-        past, never another completion. Every token sees itself, so that a padding row has no empty
-        softmax (NaN).
-    """
-    p = prompt_mask.shape[1]
-    block = torch.nn.functional.pad(rollout, (p, 0), value=-1)  # (N, L), -1: the prompt
-    index = torch.arange(block.shape[1], device=block.device)
-    causal = index[:, None] >= index[None, :]
-    same = block[:, :, None] == block[:, None, :]
-    valid = torch.nn.functional.pad(prompt_mask, (0, rollout.shape[1]), value=True)  # as a key
-    allowed = causal & (same | (block == -1)[:, None, :]) & valid[:, None, :]
-    return (allowed | torch.eye(len(index), dtype=torch.bool, device=index.device))[:, None]
+        image = torch.arange(len(words), device=x.device)[:, None]
+        return hidden[image, source][mask.flatten(1).gather(1, rows.pack)]

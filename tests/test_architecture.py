@@ -12,10 +12,11 @@ SCRIPTS = [ROOT / name for name in ("train_rapo.py", "train_sft.py", "build_cot.
 ARROWS = {  # module -> what it may import from nanoaes
     "config": set(), "data": set(), "prompt": set(), "reward": set(), "rapo": set(),
     "metrics": set(), "sampler": set(), "checkpoint": set(), "cot": set(), "kernels": set(),
-    "charts": set(), "toy_render": set(), "vlm": set(),
-    "logprob": {"kernels"}, "rollout": {"logprob", "vlm"}, "sft": {"logprob", "vlm"},
-    "report": {"charts", "metrics"}, "toy": {"toy_render"}, "toy_teacher": {"toy"},
-    "toy_model": {"vlm"},
+    "charts": set(), "toy_render": set(), "attention": set(),
+    "batching": set(), "graphs": set(), "vlm": {"attention"},
+    "logprob": {"kernels"}, "rollout": {"attention", "graphs", "logprob", "vlm"},
+    "sft": {"logprob", "vlm"}, "report": {"charts", "metrics"},
+    "toy": {"toy_render"}, "toy_teacher": {"toy"}, "toy_model": {"vlm"},
     "toy_school": {"checkpoint", "prompt", "sft", "toy", "toy_model", "toy_render", "vlm"},
 }
 PURE = {"reward", "rapo"}  # torch and math only: no I/O, no environment, no device choice

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from scipy.stats import chisquare
-from tiny import pictures, tiny_prompts, tiny_vlm
+from tiny import tiny_prompts, tiny_vlm
 
 from nanoaes.logprob import token_logprob
 from nanoaes.rollout import rollout
@@ -24,19 +24,6 @@ def test_greedy_equals_full_forward() -> None:
         assert torch.equal(ids[live, 0, t], rolls.ids[live, 0, t])
         logp = logits.log_softmax(-1).amax(-1)
         torch.testing.assert_close(logp[live], rolls.logp[live, 0, t], rtol=1e-5, atol=1e-5)
-
-
-def test_greedy_equals_transformers_generate() -> None:
-    vlm = tiny_vlm(seed=3)
-    for image in pictures(6):
-        prompts = vlm.prompts([image], ["Judge this photograph."])
-        theirs = vlm.hf.generate(
-            input_ids=prompts.ids, attention_mask=prompts.mask.long(), pixel_values=prompts.pixels,
-            image_grid_thw=prompts.grid, mm_token_type_ids=(prompts.ids == vlm.image_id).int(),
-            max_new_tokens=12, do_sample=False, eos_token_id=vlm.stop_ids,
-            suppress_tokens=vlm.forbidden.nonzero().flatten().tolist())
-        ours = rollout(vlm, prompts, 1, 12, temperature=0)
-        assert ours.ids[ours.mask].tolist() == theirs[0, prompts.ids.shape[1]:].tolist()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -92,6 +79,6 @@ def test_batch_of_one_equals_batch_of_n() -> None:
     prompts = tiny_prompts(vlm, 5)
     whole = rollout(vlm, prompts, 1, 8, temperature=0)
     for i in range(5):
-        one = rollout(vlm, prompts.select(slice(i, i + 1)), 1, 8, temperature=0)
+        one = rollout(vlm, prompts.select(torch.tensor([i])), 1, 8, temperature=0)
         assert torch.equal(one.ids[one.mask], whole.ids[i : i + 1][whole.mask[i : i + 1]])
         torch.testing.assert_close(one.logp[one.mask], whole.logp[i][whole.mask[i]])

@@ -38,16 +38,16 @@ def one_update(**options) -> tuple[dict[str, float], torch.Tensor]:
 
 @pytest.mark.parametrize("updates", [1, 3])
 def test_the_update_is_the_same_for_any_micro_batch(updates: int) -> None:
-    whole, weights = one_update(micro_batch=4, updates=updates)
-    for size in (1, 3):
-        numbers, other = one_update(micro_batch=size, updates=updates)
+    whole, weights = one_update(tokens_per_micro_batch=10_000, updates=updates)
+    for tokens in (1, 130):  # one picture each, and two
+        numbers, other = one_update(tokens_per_micro_batch=tokens, updates=updates)
         assert numbers == pytest.approx(whole, rel=1e-4, abs=1e-5)
         torch.testing.assert_close(other, weights, rtol=1e-5, atol=1e-6)
 
 
 def three_updates(backend: str) -> list[torch.Tensor]:
     """The weights after each of the first three RAPO steps of the tiny model."""
-    cfg = RAPOConfig(k=2, max_new_tokens=6, micro_batch=2, backend=backend)
+    cfg = RAPOConfig(k=2, max_new_tokens=6, tokens_per_micro_batch=60, backend=backend)
     policy, reference, after = tiny_vlm(0), tiny_vlm(1), []
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4, eps=1e-4)
     for step in range(3):

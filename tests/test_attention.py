@@ -1,0 +1,125 @@
+"""A shared prompt changes nothing: log-probs, gradients and samples are those of separate rows."""
+
+import pytest
+import torch
+from kin import KIN, exact_rotary, tiny_kin
+from tiny import pictures, ragged
+from torch import Tensor
+
+from nanoaes.attention import SharedKV
+from nanoaes.logprob import token_logprob
+from nanoaes.rollout import rollout
+from nanoaes.vlm import VLM
+
+QUESTIONS = ["Judge this photograph.", "Describe this photograph.", "Judge."]
+
+
+def separate_logprobs(vlm: VLM, ids: Tensor, mask: Tensor) -> Tensor:
+    """Every completion in its own row, through transformers' own forward with its own head."""
+    rows = []
+    for i, image in enumerate(pictures(len(ids))):
+        one = vlm.prompts([image], [QUESTIONS[i]])
+        for answer in (row[m] for row, m in zip(ids[i], mask[i], strict=True)):
+            whole = torch.cat([one.ids[0], answer])[None]
+            logits = vlm.hf(input_ids=whole, attention_mask=torch.ones_like(whole),
+                            pixel_values=one.pixels, image_grid_thw=one.grid,
+                            mm_token_type_ids=(whole == vlm.image_id).int()).logits
+            logits = logits[0, one.ids.shape[1] - 1 : -1].masked_fill(vlm.forbidden, -torch.inf)
+            rows.append(logits.log_softmax(-1).gather(1, answer[:, None])[:, 0])
+    return torch.cat(rows)
+
+
+def shared_logprobs(vlm: VLM, ids: Tensor, mask: Tensor) -> Tensor:
+    prompts = vlm.prompts(pictures(len(ids)), QUESTIONS[: len(ids)])
+    return token_logprob(vlm(prompts, ids, mask), vlm.head, ids[mask],
+                         forbidden=vlm.forbidden)[0]
+
+
+def gradients(vlm: VLM, logp: Tensor) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    (logp * torch.randn(len(logp), generator=generator, dtype=logp.dtype)).sum().backward()
+    found = {n: p.grad.clone() for n, p in vlm.named_parameters() if p.grad is not None}
+    vlm.zero_grad()
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable.:FutureWarning")
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("kin, k", [("qwen2_5", k) for k in range(1, 9)]
+                         + [("qwen2", 3), ("qwen3", 3)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_shared_prompt_equals_separate_rows(monkeypatch, kin: str, k: int, checkpointing: bool,
+                                            dtype: torch.dtype, tolerance: float) -> None:
+    """Ragged prompts, pictures and completions; all parameters, the vision tower's too."""
+    vlm = tiny_kin(kin, dtype)
+    if dtype == torch.float64:
+        exact_rotary(monkeypatch, vlm)
+    ids, mask = ragged(vlm, 3, k, 7)
+    want = separate_logprobs(vlm, ids, mask)
+    want_grad = gradients(vlm, want)
+    if checkpointing:
+        vlm.hf.gradient_checkpointing_enable()
+        vlm.train()
+    got = shared_logprobs(vlm, ids, mask)
+    got_grad = gradients(vlm, got)
+    assert ((got - want).norm() / want.norm()).item() < tolerance
+    assert got_grad.keys() == want_grad.keys()
+    for name, g in want_grad.items():
+        assert ((got_grad[name] - g).norm() / g.norm()).item() < tolerance, name
+
+
+def generate(vlm: VLM, images, texts: list[str], room: int) -> list[list[int]]:
+    """transformers' greedy answers, one batch, padded on the left as it wants it."""
+    prompts = vlm.prompts(images, texts)
+    n, p = prompts.ids.shape
+    place = torch.arange(p) + prompts.mask.sum(1, keepdim=True)  # rolls the padding to the front
+    ids, mask = prompts.ids.gather(1, place % p), prompts.mask.gather(1, place % p)
+    out = vlm.hf.generate(
+        input_ids=ids, attention_mask=mask.long(), pixel_values=prompts.pixels,
+        image_grid_thw=prompts.grid, mm_token_type_ids=(ids == vlm.image_id).int(),
+        max_new_tokens=room, do_sample=False, eos_token_id=vlm.stop_ids, pad_token_id=vlm.pad_id,
+        suppress_tokens=vlm.forbidden.nonzero().flatten().tolist())[:, p:]
+    stop = torch.isin(out, torch.tensor(vlm.stop_ids)).int()
+    kept = stop.cumsum(1) - stop == 0
+    return [row[m].tolist() for row, m in zip(out, kept, strict=True)]
+
+
+@pytest.mark.parametrize("kin, n", [("qwen2", 24), ("qwen2_5", 208), ("qwen3", 24)])
+def test_greedy_equals_transformers_generate(kin: str, n: int) -> None:
+    vlm = tiny_kin(kin, seed=3, scale=8)
+    vlm.stop_ids = [vlm.stop_ids[0], *range(60, 400, 6)]
+    images, texts = pictures(n), [QUESTIONS[i % 3] for i in range(n)]
+    ours = rollout(vlm, vlm.prompts(images, texts), 1, 16, temperature=0)
+    theirs = generate(vlm, images, texts, 16)
+    assert [ids[m].tolist() for ids, m in zip(ours.ids[:, 0], ours.mask[:, 0], strict=True)
+            ] == theirs
+    assert len({len(row) for row in theirs}) > 5, "rows finish together: the test does not apply"
+    assert len(set(map(tuple, theirs))) > n // 2, "equal answers: the test does not apply"
+
+
+@pytest.mark.parametrize("kin", KIN)
+def test_rows_that_leave_change_no_other(monkeypatch, kin: str) -> None:
+    """Log-probs kept while images and rows leave are the training pass's."""
+    vlm, sizes = tiny_kin(kin), []
+    keep = SharedKV.keep
+    monkeypatch.setattr(SharedKV, "keep", lambda kv, *args: (keep(kv, *args),
+                                                             sizes.append((kv.n, kv.k))))
+    vlm.stop_ids = [vlm.stop_ids[0], *range(60, 120)]
+    prompts = vlm.prompts(pictures(6), QUESTIONS * 2)
+    rolls = rollout(vlm, prompts, 6, 40, 1.2, torch.Generator().manual_seed(0))
+    assert {n for n, _ in sizes} > {6} and min(k for _, k in sizes) < 4, sizes
+    logp, _ = token_logprob(vlm(prompts, rolls.ids, rolls.mask), vlm.head, rolls.ids[rolls.mask],
+                            1.2, vlm.forbidden)
+    torch.testing.assert_close(rolls.logp[rolls.mask], logp, rtol=0, atol=1e-4)
+
+
+def test_the_prompt_is_stored_once_and_keys_are_never_repeated() -> None:
+    vlm = tiny_kin("qwen2_5")
+    prompts = vlm.prompts(pictures(3), QUESTIONS)
+    kv = SharedKV(3, 4, prompts.ids.shape[1], 10, vlm.device)
+    kv.start(prompts.mask)
+    x, deepstack = vlm.embed(prompts, prompts.ids[:, :0])
+    vlm.decode_layers(x, prompts.positions, kv, **deepstack)
+    assert len(kv.prompt) == len(kv.own) == 4
+    assert kv.prompt[0][0].shape == (3, 2, prompts.ids.shape[1], 16)  # N, key heads, P, D
+    assert kv.own[0][0].numel() == 3 * 4 * 2 * 10 * 16
