@@ -13,9 +13,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nanoaes.checkpoint import append_row, read_rows
-from nanoaes.config import CoTConfig, OptionError, parse, save
+from nanoaes.config import CoTConfig, parse, save
 from nanoaes.cot import LEVELS, Judge, Teacher, balance, check, score_level
-from nanoaes.data import DataError, Example, hold_out, read_all
+from nanoaes.data import Example, read_all
+from nanoaes.errors import UserError
+from nanoaes.sampler import hold_out
 from nanoaes.toy import build_world, read_attributes, toy_specs
 from nanoaes.toy_teacher import ToyJudge, ToyTeacher
 
@@ -46,8 +48,6 @@ def main(cfg: CoTConfig) -> Path:
     run = Path(cfg.run)
     out = Path(cfg.out) if cfg.out else run / "cot.jsonl"
     save(cfg, run / "build_cot.json")
-    if cfg.train:
-        raise OptionError("--train: only the toy's teacher exists so far, it knows no other set")
     world = build_world(run / "world", cfg.seed)
     train, _ = hold_out(read_all(toy_specs(world)["train"], "train", cfg.bad_images), cfg.heldout)
     chosen = balance(train, [e.score for e in train], cfg.per_level, cfg.seed)
@@ -60,5 +60,5 @@ def main(cfg: CoTConfig) -> Path:
 if __name__ == "__main__":
     try:
         main(parse(CoTConfig))
-    except (DataError, OptionError, ValueError, OSError) as error:
+    except UserError as error:
         sys.exit(f"build_cot.py: {error}")

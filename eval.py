@@ -16,10 +16,12 @@ from tqdm import tqdm
 
 from nanoaes.checkpoint import write_json
 from nanoaes.config import EvalConfig, OptionError, RAPOConfig, parse
-from nanoaes.data import DataError, Example, by_dataset, load_image, read_all
+from nanoaes.data import Example, load_image, read_all
+from nanoaes.errors import UserError
 from nanoaes.metrics import domain_means, evaluate, format_table, short
 from nanoaes.prompt import PROMPTS, parse_score
 from nanoaes.rollout import rollout
+from nanoaes.sampler import by_dataset
 from nanoaes.toy import build_world, toy_specs
 from nanoaes.vlm import VLM
 
@@ -68,10 +70,21 @@ def evaluate_sets(vlm: VLM, sets: Sets, cfg: EvalConfig | RAPOConfig, label: str
 
 
 def read_sets(test_in: str, test_ood: str, bad_images: str) -> Sets:
-    """Two lists of specs -> the test sets, in-domain ones first."""
-    return {name: (domain, examples)
-            for domain, specs in (("in", test_in), ("ood", test_ood))
-            for name, examples in by_dataset(read_all(specs, "test", bad_images)).items()}
+    """Two lists of specs -> the test sets, in-domain ones first.
+
+    Raises:
+        UserError: a set of the same name in both lists, or no set at all.
+    """
+    sets: Sets = {}
+    for domain, specs in (("in", test_in), ("ood", test_ood)):
+        for name, examples in by_dataset(read_all(specs, "test", bad_images)).items():
+            if name in sets:
+                raise OptionError(f"--test_in and --test_ood both hold a set named {name}; "
+                                  "rename one of its files")
+            sets[name] = domain, examples
+    if not sets:
+        raise OptionError("no test set; name one with --test_in csv:FILE@LO-HI")
+    return sets
 
 
 def main(cfg: EvalConfig) -> dict:
@@ -79,7 +92,7 @@ def main(cfg: EvalConfig) -> dict:
     vlm = VLM.load(cfg.model, max_pixels=cfg.max_pixels, device=cfg.device)
     test_in, test_ood = cfg.test_in, cfg.test_ood
     if not (test_in or test_ood):
-        toy = toy_specs(build_world(Path(cfg.run) / "world", cfg.seed))
+        toy = toy_specs(build_world(Path(cfg.run) / "world", None))
         test_in, test_ood = toy["test_in"], toy["test_ood"]
     sets = read_sets(test_in, test_ood, cfg.bad_images)
     result = {"checkpoint": cfg.model,
@@ -99,5 +112,5 @@ def main(cfg: EvalConfig) -> dict:
 if __name__ == "__main__":
     try:
         main(parse(EvalConfig))
-    except (DataError, OptionError, ValueError, OSError) as error:
+    except UserError as error:
         sys.exit(f"eval.py: {error}")

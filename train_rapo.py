@@ -18,10 +18,12 @@ from tqdm import tqdm
 import train_sft
 from eval import Sets, evaluate_sets, read_sets
 from nanoaes.batching import token_batches
-from nanoaes.checkpoint import append_row, publish, read_rows, write_json
+from nanoaes.checkpoint import append_row, publish, read_rows, set_aside, write_json
 from nanoaes.config import OptionError, RAPOConfig, SFTConfig, parse, save
-from nanoaes.data import DataError, Example, by_dataset, hold_out, load_image, read_all
+from nanoaes.data import Example, load_image, read_all
+from nanoaes.errors import UserError
 from nanoaes.graphs import Graphs
+from nanoaes.inputs import Prompts
 from nanoaes.logprob import fused_token_loss, token_logprob
 from nanoaes.metrics import format_table
 from nanoaes.prompt import PROMPTS, format_ok, parse_score
@@ -29,10 +31,10 @@ from nanoaes.rapo import advantages, rapo_loss, token_loss, token_weights
 from nanoaes.report import write_report
 from nanoaes.reward import Rewards, rewards
 from nanoaes.rollout import Rollouts, rollout
-from nanoaes.sampler import StepSampler
+from nanoaes.sampler import StepSampler, by_dataset, hold_out
 from nanoaes.toy import build_world, read_attributes, toy_specs
 from nanoaes.toy_teacher import critique_quality
-from nanoaes.vlm import VLM, Prompts
+from nanoaes.vlm import VLM
 
 
 @dataclass
@@ -103,6 +105,8 @@ def update(cfg: RAPOConfig, policy: VLM, reference: VLM, optimizer: torch.optim.
             sums += torch.stack([stats.loss.detach(), stats.kl, stats.clip_low, stats.clip_high,
                                  (w * entropy).sum(), gap.sum()]).cpu()
         norm = torch.nn.utils.clip_grad_norm_(trained, cfg.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"the gradient is {norm}, the sums are {sums.tolist()}")
         optimizer.step()
         optimizer.zero_grad()
     names = ("loss", "kl", "clip_low", "clip_high", "entropy", "rollout_gap")
@@ -133,7 +137,6 @@ def train(cfg: RAPOConfig, policy: VLM, reference: VLM, examples: list[Example],
           run: Path) -> Path:
     """The loop. Returns the folder of the checkpoint that did best on the held-out pictures."""
     history, best_path, best = run / "metrics.jsonl", run / "rapo", float("-inf")
-    history.unlink(missing_ok=True)
     sampler = StepSampler([e.dataset for e in examples], cfg.images, cfg.seed)
     generator = torch.Generator(policy.device).manual_seed(cfg.seed)
     policy.hf.model.visual.requires_grad_(cfg.train_vision)
@@ -164,7 +167,7 @@ def train(cfg: RAPOConfig, policy: VLM, reference: VLM, examples: list[Example],
         if (step + 1) % cfg.eval_every == 0 or step + 1 == cfg.steps:
             mean = evaluate_sets(policy, held, cfg, "held out", keep_bar=False)["mean"]["in"]
             row |= {"eval_plcc": mean["plcc"], "eval_srcc": mean["srcc"]}
-            if mean["plcc"] + mean["srcc"] > best:
+            if mean["plcc"] + mean["srcc"] >= best:
                 best = mean["plcc"] + mean["srcc"]
                 with publish(best_path) as folder:
                     policy.save(folder)
@@ -175,56 +178,53 @@ def train(cfg: RAPOConfig, policy: VLM, reference: VLM, examples: list[Example],
 
 
 def warn_of_collapse(row: dict) -> None:
-    """Name what is happening when all pictures get one score: no reward can mend it."""
-    if row["pred_std"] < 0.3 * row["truth_std"] or row["flat_groups"] > 0.5:
+    """Name what no reward can mend: unreadable answers, one score for all pictures."""
+    if row["parse_rate"] < 0.5:
+        tqdm.write(f"step {row['step']}: only {row['parse_rate']:.0%} of the answers were read; "
+                   "is the model cold-started, and --prompt the one it was trained with?")
+    elif row["pred_std"] < 0.3 * row["truth_std"] or row["flat_groups"] > 0.5:
         tqdm.write(f"step {row['step']}: collapse? the predictions spread {row['pred_std']:.3f}, "
                    f"the truth {row['truth_std']:.3f}; {row['flat_groups']:.0%} of the groups "
                    "have no spread (lower --lr, raise --beta or --temperature)")
 
 
-def check_config(cfg: RAPOConfig) -> None:
-    """Refuse what cannot work, before any picture is read."""
-    if cfg.k < 2:
-        raise OptionError(f"--k {cfg.k}: an answer is compared with its siblings; use 2 or more")
-    if cfg.images < 2:
-        raise OptionError(f"--images {cfg.images}: the relative reward compares pictures; "
-                          "use 2 or more")
-    if cfg.temperature <= 0:
-        raise OptionError(f"--temperature {cfg.temperature}: sampling needs more than 0")
-    if min(cfg.steps, cfg.tokens_per_micro_batch, cfg.updates) < 1:
-        raise OptionError("--steps, --tokens_per_micro_batch and --updates are 1 or more")
-    if cfg.prompt not in PROMPTS:
-        raise OptionError(f"--prompt {cfg.prompt}: choose one of {', '.join(PROMPTS)}")
-    if cfg.ties not in ("half", "paper") or cfg.advantage not in ("std", "none"):
-        raise OptionError("--ties is half or paper, --advantage is std or none")
+def sets_of(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
+    """(training pictures, held-out sets, test sets): all of the toy world, or all one's own."""
+    named = cfg.train, cfg.test_in, cfg.test_ood
+    if not any(named):
+        toy = toy_specs(build_world(run / "world", cfg.seed))
+        named = toy["train"], toy["test_in"], toy["test_ood"]
+    elif not (cfg.train and cfg.model and (cfg.test_in or cfg.test_ood)):
+        raise OptionError("one's own pictures need --train, --model and --test_in or --test_ood; "
+                          "none of them: the toy world")
+    train, test_in, test_ood = named
+    examples, held = hold_out(read_all(train, "train", cfg.bad_images), cfg.heldout)
+    return (examples, {name: ("in", part) for name, part in by_dataset(held).items()},
+            read_sets(test_in, test_ood, cfg.bad_images))
 
 
 def main(cfg: RAPOConfig) -> None:
     """Data, cold-started model, training, evaluation of all stages, table and report."""
-    check_config(cfg)
     run = Path(cfg.run)
     save(cfg, run / "train_rapo.json")
-    toy = {"train": "", "test_in": "", "test_ood": ""}
-    if not cfg.train:
-        toy = toy_specs(build_world(run / "world", cfg.seed))
-    examples, held_out = hold_out(read_all(cfg.train or toy["train"], "train", cfg.bad_images),
-                                  cfg.heldout)
-    tests = read_sets(cfg.test_in or toy["test_in"], cfg.test_ood or toy["test_ood"],
-                      cfg.bad_images)
-    held = {name: ("in", part) for name, part in by_dataset(held_out).items()}
-    stages = {}
+    examples, held, tests = sets_of(cfg, run)
+    stages = {"cold start": Path(cfg.model) if cfg.model else run / "sft"}
     if not cfg.model:
-        start = run / "sft"
-        if not (start / "config.json").is_file():
-            start = train_sft.main(SFTConfig(run=cfg.run, seed=cfg.seed))
-        stages["backbone"] = run / "backbone"
-    else:
-        start = Path(cfg.model)
-    policy, reference = (VLM.load(start, max_pixels=cfg.max_pixels, device=cfg.device)
-                         for _ in range(2))
+        stages = {"backbone": run / "backbone", **stages}
+        if (stages["cold start"] / "config.json").is_file():
+            print(f"using {stages['cold start']} as it is; remove it to train it again")
+        else:
+            shared = {name: getattr(cfg, name) for name in
+                      ("run", "heldout", "bad_images", "prompt", "max_pixels", "device", "backend",
+                       "seed")}
+            train_sft.main(SFTConfig(**shared))
+    policy, reference = (VLM.load(stages["cold start"], max_pixels=cfg.max_pixels,
+                                  device=cfg.device) for _ in range(2))
     reference.requires_grad_(False)
-    stages["cold start"] = start
+    set_aside(run, ["metrics.jsonl", "rapo", "report.html",
+                    *(path.name for path in run.glob("eval_*.json"))])
     stages["RAPO"] = train(cfg, policy, reference, examples, held, run)
+    del policy, reference  # their memory is needed for the stages
     compare(cfg, stages, tests, run)
 
 
@@ -234,7 +234,7 @@ def compare(cfg: RAPOConfig, stages: dict[str, Path], tests: Sets, run: Path) ->
     for name, path in stages.items():
         vlm = VLM.load(path, max_pixels=cfg.max_pixels, device=cfg.device)
         evals[name] = {"checkpoint": str(path), **evaluate_sets(vlm, tests, cfg, f"test: {name}")}
-        write_json(run / f"eval_{path.name}.json", evals[name])
+        write_json(run / f"eval_{name.replace(' ', '_')}.json", evals[name])
         if not cfg.train:
             named, right = critiques(evals[name], run / "world")
             remarks.append(f"{name}: critiques name {named:.1f} of 5 dimensions, "
@@ -255,5 +255,5 @@ def critiques(result: dict, world: Path) -> tuple[float, float]:
 if __name__ == "__main__":
     try:
         main(parse(RAPOConfig))
-    except (DataError, OptionError, ValueError, OSError) as error:
+    except UserError as error:
         sys.exit(f"train_rapo.py: {error}")

@@ -13,6 +13,7 @@ import build_cot
 from nanoaes.checkpoint import append_row, publish, read_rows
 from nanoaes.config import CoTConfig, OptionError, SFTConfig, parse, save
 from nanoaes.data import DataError, Example, check_images, load_image
+from nanoaes.errors import UserError
 from nanoaes.prompt import PROMPTS, answer_text
 from nanoaes.sft import Lesson, cosine, fit
 from nanoaes.toy_school import build_backbone
@@ -25,19 +26,20 @@ def read_critiques(cot: Path, bad_images: str) -> list[tuple[Path, str]]:
     Raises:
         DataError: a row without a usable field, with file and row; a picture that is not whole.
     """
-    examples, answers = [], {}
+    examples, answers = [], []
     for number, row in enumerate(read_rows(cot), 1):
         try:
             if row["kept"]:
                 image, score = Path(row["image"]), row["score"]
-                answers[image] = answer_text(row["critique"], score)
+                answers.append((image, answer_text(row["critique"], score)))
                 examples.append(Example(image, score, None, row["dataset"], (0.0, 1.0)))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{cot}, line {number}: {error!r}; delete the line, then run "
                             "build_cot.py again") from None
     if not examples:
         raise DataError(f"{cot}: no kept critique; ask for more pictures with --per_level")
-    return [(e.image, answers[e.image]) for e in check_images(examples, bad_images)]
+    whole = {e.image for e in check_images(examples, bad_images)}
+    return [(image, answer) for image, answer in answers if image in whole]
 
 
 def freeze_vision(vlm: VLM) -> None:
@@ -50,10 +52,18 @@ def main(cfg: SFTConfig) -> Path:
     run = Path(cfg.run)
     out = Path(cfg.out) if cfg.out else run / "sft"
     save(cfg, run / "train_sft.json")
-    model = Path(cfg.model) if cfg.model else build_backbone(run / "backbone", cfg.seed)
-    cot = Path(cfg.cot) if cfg.cot else build_cot.main(CoTConfig(run=cfg.run, seed=cfg.seed))
+    if cfg.model and not cfg.cot:
+        raise OptionError("--model without --cot: the toy's critiques fit the toy's model only; "
+                          "name critiques with --cot")
+    vlm = VLM.load(cfg.model or build_backbone(run / "backbone", cfg.seed),
+                   max_pixels=cfg.max_pixels, device=cfg.device)
+    cot = Path(cfg.cot) if cfg.cot else run / "cot.jsonl"
+    if not cot.is_file():
+        if cfg.cot:
+            raise OptionError(f"--cot {cot}: no such file; build_cot.py makes one")
+        build_cot.main(CoTConfig(cfg.run, heldout=cfg.heldout, bad_images=cfg.bad_images,
+                                 seed=cfg.seed))
     critiques = read_critiques(cot, cfg.bad_images)
-    vlm = VLM.load(model, max_pixels=cfg.max_pixels, device=cfg.device)
     if not cfg.train_vision:
         freeze_vision(vlm)
     rng = np.random.default_rng(cfg.seed)
@@ -79,5 +89,5 @@ def main(cfg: SFTConfig) -> Path:
 if __name__ == "__main__":
     try:
         main(parse(SFTConfig))
-    except (DataError, OptionError, ValueError, OSError) as error:
+    except UserError as error:
         sys.exit(f"train_sft.py: {error}")

@@ -25,13 +25,13 @@ from nanoaes.metrics import format_table, unreadable  # noqa: E402
 from nanoaes.toy import read_attributes  # noqa: E402
 from nanoaes.toy_teacher import critique_quality  # noqa: E402
 
-STAGES = {"backbone": "backbone", "cold start": "sft", "RAPO": "rapo"}
+STAGES = {"backbone": "backbone", "cold start": "sft", "RAPO": "rapo"}  # -> the keys below
 
 
 def run_seed(seed: int, keep: bool) -> tuple[Path, float | None]:
     """One run of the main script; returns its folder and its minutes (None if it was kept)."""
     run = ROOT / "runs" / "bench" / f"toy{seed}"
-    if keep and (run / "eval_rapo.json").is_file():
+    if keep and (run / "eval_RAPO.json").is_file():
         return run, None
     shutil.rmtree(run, ignore_errors=True)
     start = time.perf_counter()
@@ -42,8 +42,8 @@ def run_seed(seed: int, keep: bool) -> tuple[Path, float | None]:
 
 def numbers(run: Path) -> dict:
     """What the acceptance asks of one run."""
-    evals = {stage: json.loads((run / f"eval_{name}.json").read_text())
-             for stage, name in STAGES.items()}
+    evals = {stage: json.loads((run / f"eval_{stage.replace(' ', '_')}.json").read_text())
+             for stage in STAGES}
     print(format_table(evals))
     notes = read_attributes(run / "world")
     row = {}
@@ -69,6 +69,9 @@ def numbers(run: Path) -> dict:
 
 
 def main() -> None:
+    if "--help" in sys.argv:
+        print(__doc__)
+        return
     seeds = [int(x) for x in sys.argv[1:] if x.isdigit()] or [0, 1, 2]
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
           f"Python {platform.python_version()}, torch {torch.__version__}, seeds {seeds}")

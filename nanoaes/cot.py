@@ -18,11 +18,14 @@ import numpy as np
 BORDERS = (0.4, 0.7)  # bad [0, .4), fair [.4, .7), good [.7, 1]
 LEVELS = ("bad", "fair", "good")
 
-# A number, or words that only someone who was told a score would use.
+_WORD = "(?:zero|one|two|three|four|five|six|seven|eight|nine|ten)"
+# A score written out, or words that only someone who was told a score would use. Points, stars and
+# lone numbers are a photograph's own: a vantage point, a starry sky, a 35 mm lens.
 _LEAK = re.compile(
-    r"\d|\b(score[sd]?|rat(?:ed|ing|ings)|points?|stars?|percent|out of (?:ten|five|one)"
-    r"|(?:zero|nought|point) (?:one|two|three|four|five|six|seven|eight|nine)"
-    r"|ground truth|given that people)\b", re.IGNORECASE)
+    rf"\d[.,]\d|\d\s*/\s*\d|\d\s*(?:%|percent|points?\b|stars?\b|out of)"
+    rf"|\b{_WORD}[ -](?:points?|stars?|percent|out of)\b|\bpoint {_WORD}\b"
+    r"|\b(?:high|low|overall|final|average|its|the|given) scores?\b|\bscored?s? (?:a|it|this)\b"
+    r"|\b(?:ratings?|rated|raters|ground truth)\b", re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -64,7 +67,7 @@ def score_level(score: float) -> int:
 
 
 def leaks(critique: str) -> bool:
-    """Whether the critique gives the score away: any digit, or the vocabulary of scoring."""
+    """Whether the critique gives the score away: a score written out, or talk of scoring."""
     return _LEAK.search(critique) is not None
 
 

@@ -21,11 +21,16 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from nanoaes.errors import UserError
+
 Cells = dict[str, str]              # one row of a label file, by column name
 
 
-class DataError(ValueError):
-    """Data that cannot be used; the message is one line: the file, the row, the remedy."""
+MAX_RATIO = 200  # of a picture's sides: Qwen's resizing refuses more
+
+
+class DataError(UserError):
+    """Data that cannot be used: the file, the row, the remedy."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +211,8 @@ def load_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
                 raise ValueError("more pixels than PIL's decompression limit")
+            if max(image.size) > MAX_RATIO * min(image.size):
+                raise ValueError(f"one side more than {MAX_RATIO} times the other")
             return _to_rgb(ImageOps.exif_transpose(image))
     except (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, struct.error,
             Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -266,22 +273,3 @@ def read_all(specs: str, split: str, bad_images: str) -> list[Example]:
             raise DataError(f"{spec}: a set named {more[0].dataset} is there already; rename one")
         examples += more
     return examples
-
-
-def by_dataset(examples: Sequence[Example]) -> dict[str, list[Example]]:
-    """Set name -> its examples, in order."""
-    names = dict.fromkeys(e.dataset for e in examples)
-    return {name: [e for e in examples if e.dataset == name] for name in names}
-
-
-def hold_out(examples: Sequence[Example], n: int) -> tuple[list[Example], list[Example]]:
-    """(for training, held out): the last n examples of each set are kept from all training."""
-    train: list[Example] = []
-    held: list[Example] = []
-    for name, members in by_dataset(examples).items():
-        if len(members) <= n:
-            raise DataError(f"{name}: {len(members)} pictures, {n} of them held out: none is left "
-                            "to train on; lower --heldout")
-        train += members[: len(members) - n]
-        held += members[len(members) - n :]
-    return train, held

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from nanoaes.attention import SharedKV
 from nanoaes.graphs import Graphs
+from nanoaes.inputs import Prompts
 from nanoaes.logprob import sampling_logits
-from nanoaes.vlm import VLM, Prompts
+from nanoaes.vlm import VLM
 
 CHECK = 4  # steps between looks at who has finished; on CUDA each look waits for the GPU
 SPAN, PROMPT = 64, 128  # graphs are recorded for own and prompt lengths in multiples of these
@@ -31,10 +32,13 @@ class Rollouts:
     truncated: Tensor  # (N, K) bool, no stop token within the limit
 
     def texts(self, tokenizer) -> list[str]:
-        """N·K answers as text, image by image, without special tokens."""
-        rows = [ids[m].tolist() for ids, m in zip(self.ids.flatten(0, 1), self.mask.flatten(0, 1),
-                                                  strict=True)]
-        return tokenizer.batch_decode(rows, skip_special_tokens=True)
+        """N·K answers as text, image by image, without their stop token.
+
+        Other special tokens stay visible: an answer that holds one has not the form asked for.
+        """
+        lengths = (self.mask.sum(2) - 1 + self.truncated.int()).flatten().tolist()
+        rows = [ids[:n] for ids, n in zip(self.ids.flatten(0, 1).tolist(), lengths, strict=True)]
+        return tokenizer.batch_decode(rows)
 
 
 @dataclass

@@ -1,10 +1,18 @@
-"""Which pictures a step shows: a pure function of seed and step, so resuming needs no state."""
+"""Which pictures are held out, and which a step shows.
 
+Both are pure functions (of file names; of seed and step), so that scripts agree and resuming needs
+no state.
+"""
+
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from nanoaes.data import DataError, Example
+from nanoaes.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -22,11 +30,11 @@ class StepSampler:
     def __post_init__(self) -> None:
         counts, n = Counter(self.datasets), self.images_per_step
         if len(counts) > 1 and (n % 2 or min(counts.values()) < 2):
-            raise ValueError(f"datasets of {dict(counts)} images come in pairs: images_per_step "
+            raise UserError(f"datasets of {dict(counts)} images come in pairs: images_per_step "
                              f"must be even, it is {n}, and each dataset have 2 images or more")
         usable = len(self._order(0)) if counts else 0
         if not 2 <= n <= usable:
-            raise ValueError(f"images_per_step is {n}: the reward compares images, so it must be "
+            raise UserError(f"images_per_step is {n}: the reward compares images, so it must be "
                              f"at least 2, and at most an epoch's {usable}")
 
     def indices(self, step: int) -> list[int]:
@@ -46,6 +54,25 @@ class StepSampler:
         return np.concatenate(order)[np.concatenate(place).argsort(kind="stable")]
 
 
-def shard(indices: Sequence[int], rank: int, world: int) -> list[int]:
-    """The rank's contiguous share; shares differ by at most 1 and join in order of rank."""
-    return list(indices[len(indices) * rank // world: len(indices) * (rank + 1) // world])
+def by_dataset(examples: Sequence[Example]) -> dict[str, list[Example]]:
+    """Set name -> its examples, in order."""
+    names = dict.fromkeys(e.dataset for e in examples)
+    return {name: [e for e in examples if e.dataset == name] for name in names}
+
+
+def hold_out(examples: Sequence[Example], n: int) -> tuple[list[Example], list[Example]]:
+    """(for training, held out): n examples of each set are kept from all training.
+
+    Chosen by a hash of the file's name, so that every script holds out the same ones, and a list
+    sorted by score loses no level.
+    """
+    train: list[Example] = []
+    held: list[Example] = []
+    for name, members in by_dataset(examples).items():
+        if len(members) <= n:
+            raise DataError(f"{name}: {len(members)} pictures, {n} of them held out: none is left "
+                            "to train on; lower --heldout")
+        members.sort(key=lambda e: hashlib.sha256(e.image.name.encode()).digest())
+        train += members[n:]
+        held += members[:n]
+    return train, held

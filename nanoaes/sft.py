@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from nanoaes.inputs import Prompts
 from nanoaes.logprob import token_logprob
-from nanoaes.vlm import VLM, Prompts
+from nanoaes.vlm import VLM
 
 
 def encode_answers(vlm: VLM, answers: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -56,7 +57,7 @@ def fit(vlm: VLM, lessons_at: Callable[[int], list[Lesson]], steps: int,
         lr_at: Callable[[int], float], micro_batch: int, max_grad_norm: float, weight_decay: float,
         label: str, log: Callable[[dict], None] = lambda row: None,
         backend: str = "auto") -> None:
-    """AdamW on the parameters that require a gradient, with a progress bar.
+    """AdamW on the parameters that require a gradient, with a progress bar; no dropout.
 
     Args:
         lessons_at: step -> the step's lessons; lr_at: step -> learning rate.
@@ -64,7 +65,6 @@ def fit(vlm: VLM, lessons_at: Callable[[int], list[Lesson]], steps: int,
     """
     trained = [p for p in vlm.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.98), weight_decay=weight_decay)
-    vlm.train()
     bar = tqdm(range(steps), label, mininterval=1)
     for step in bar:
         lessons = lessons_at(step)
@@ -86,7 +86,6 @@ def fit(vlm: VLM, lessons_at: Callable[[int], list[Lesson]], steps: int,
         row = {"loss": float(totals[0]), "entropy": float(totals[1]), "grad_norm": float(norm)}
         log({"step": step + 1, **row, "lr": lr_at(step)})
         bar.set_postfix({k: f"{v:.3f}" for k, v in row.items()})
-    vlm.eval()
 
 
 def cosine(peak: float, steps: int, warmup: int = 0) -> Callable[[int], float]:

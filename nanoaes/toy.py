@@ -26,6 +26,7 @@ from PIL import Image
 from scipy.stats import norm
 from tqdm import tqdm
 
+from nanoaes.errors import UserError
 from nanoaes.toy_render import render
 
 WORDS = {  # dimension -> two words for each level: bad, fair, good
@@ -137,18 +138,21 @@ def photos(seed: int) -> Iterator[Photo]:
                         render(qualities, plan.manner, rng))
 
 
-def build_world(root: Path, seed: int) -> Path:
+def build_world(root: Path, seed: int | None) -> Path:
     """Write the four sets under `root`, or find them there. Returns `root`.
 
     Built beside and renamed, so that an interrupted build is never taken for a whole one.
+    Args:
+        seed: None takes the world that is there, whatever its seed (0 if there is none).
     Raises:
-        ValueError: the world that is there was made from another seed.
+        UserError: the world that is there was made from another seed.
     """
     if (root / "seed").is_file():
         made = (root / "seed").read_text()
-        if made != str(seed):
-            raise ValueError(f"{root} was made from seed {made}, not {seed}; choose another --run")
+        if seed is not None and made != str(seed):
+            raise UserError(f"{root} was made from seed {made}, not {seed}; choose another --run")
         return root
+    seed = seed or 0
     aside = root.with_name(root.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
     total = sum(p.n_train + p.n_test for p in PLANS)

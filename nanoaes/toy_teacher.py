@@ -4,6 +4,7 @@ The teacher is imperfect at known rates, so that the filters of `cot.py` have wo
 count what they should find. The judge compares words with notes.
 """
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +22,20 @@ class ToyTeacher:
     """
 
     def __init__(self, notes: dict[Path, list[int]], seed: int):
-        self.notes, self.rng = notes, np.random.default_rng(seed)
+        self.notes, self.seed = notes, seed
 
     def write(self, image: Path, score: float) -> str:
-        """One critique. Raises KeyError for a picture without notes."""
+        """One critique, the same for the same picture. Raises KeyError for one without notes."""
+        rng = np.random.default_rng([self.seed, zlib.crc32(image.name.encode())])
         levels = list(self.notes[image.resolve()])
         told = score
-        if self.rng.uniform() < INVENT_RATE:  # sees what is not there
-            i = self.rng.integers(len(levels))
-            levels[i] = (levels[i] + self.rng.integers(1, 3)) % 3
-        if self.rng.uniform() < MISMATCH_RATE:  # ends in the wrong judgement
+        if rng.uniform() < INVENT_RATE:  # sees what is not there
+            i = rng.integers(len(levels))
+            levels[i] = (levels[i] + rng.integers(1, 3)) % 3
+        if rng.uniform() < MISMATCH_RATE:  # ends in the wrong judgement
             told = 0.2 if score >= 0.7 else 0.9
-        text = critique(levels, told, self.rng)
-        if self.rng.uniform() < LEAK_RATE:  # cannot keep a secret
+        text = critique(levels, told, rng)
+        if rng.uniform() < LEAK_RATE:  # cannot keep a secret
             text += f" People rated it {score:.2f}."
         return text
 

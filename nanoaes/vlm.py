@@ -6,13 +6,11 @@
 The K completions of a picture share one row: the vision tower and the prompt are computed once,
 each completion sees the prompt and itself, and its positions start again after the prompt. The
 vocabulary head is kept apart (`logprob.py`), so that logits of prompt tokens never exist.
-transformers' own model classes hold the weights; positions are made here, in one place, and passed
-everywhere, because the model's own state for them (`rope_deltas`) goes stale between calls.
-Left out: video, several pictures in a prompt.
+transformers' own model classes hold the weights. Left out: video, several pictures in a prompt.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,95 +18,49 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+)
 
 from nanoaes import attention
 from nanoaes.attention import PackedRows, SharedKV
+from nanoaes.errors import UserError
+from nanoaes.inputs import CLIP, HALF, Prompts, image_patches, prompt_positions
 
-CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, std
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor",
+              "qwen3_vl": "Qwen3VLProcessor"}  # the kinds of model that this code knows
+KINDS = tuple(PROCESSORS)
 
 transformers.logging.disable_progress_bar()  # a bar per file would bury the scripts' own
 
 
-@dataclass
-class Prompts:
-    """N prompts with one picture each; padded on the right, padding is masked everywhere."""
-
-    ids: Tensor  # (N, P) int64
-    mask: Tensor  # (N, P) bool, True on real tokens
-    positions: Tensor  # (3, N, P) int64: time, height, width
-    next_position: Tensor  # (N,) the position of a completion's first token
-    pixels: Tensor  # (patches of all pictures, 3 * 2 * patch * patch) float32
-    grid: Tensor  # (N, 3) patches per picture: time, height, width
-
-    @property
-    def last(self) -> Tensor:
-        """(N,) index of each prompt's last real token; it predicts every completion's first."""
-        return self.mask.sum(1) - 1
-
-    def to(self, device: torch.device | str) -> "Prompts":
-        return Prompts(**{k: v.to(device) for k, v in vars(self).items()})
-
-    def select(self, rows: Tensor) -> "Prompts":
-        """The prompts `rows` (n,) int64, in that order, padded to the longest of them."""
-        p = int(self.mask[rows].sum(1).max())
-        patches = self.pixels.split(self.grid.prod(1).tolist())
-        return Prompts(self.ids[rows, :p], self.mask[rows, :p], self.positions[:, rows, :p],
-                       self.next_position[rows], torch.cat([patches[i] for i in rows.tolist()]),
-                       self.grid[rows])
+class CheckpointError(UserError):
+    """A model folder that cannot be used."""
 
 
-def image_patches(image: Image.Image, max_pixels: int, patch: int = 14, merge: int = 2,
-                  min_pixels: int = 56 * 56, colours: Sequence[Sequence[float]] = CLIP
-                  ) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Qwen's picture preparation: resize, normalise, cut into patches. Defaults: Qwen2(.5)-VL's.
+def _weights(path: Path, config: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
+    """transformers' model, whole: it fills what a folder lacks with random numbers and a warning.
 
-    Args:
-        image: RGB.
-        max_pixels: the picture is shrunk to at most this area, both sides multiples of
-            patch · merge.
-        colours: mean and standard deviation of red, green, blue.
-    Returns:
-        patches (h·w, 3·2·patch·patch) float32 in the order in which `merge` x `merge` neighbours
-        follow each other, the picture repeated for the two frames that the vision tower expects;
-        and the grid (1, h, w) in patches.
     Raises:
-        ValueError: a side ratio beyond 200 (from `smart_resize`).
+        CheckpointError: no weights, missing ones, a file that cannot be read.
     """
-    height, width = smart_resize(image.height, image.width, patch * merge, min_pixels, max_pixels)
-    if (height, width) != (image.height, image.width):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    x = np.asarray(image, dtype=np.float32) / 255
-    mean, std = np.array(colours, dtype=np.float32)
-    x = (x - mean) / std
-    h, w = height // patch, width // patch
-    x = x.reshape(h // merge, merge, patch, w // merge, merge, patch, 3)
-    x = x.transpose(0, 3, 1, 4, 6, 2, 5)  # (h/m, w/m, m, m, 3, patch, patch)
-    x = np.repeat(x.reshape(h * w, 3, 1, patch, patch), 2, axis=2)  # two equal frames
-    return x.reshape(h * w, -1), (1, h, w)
-
-
-def prompt_positions(ids: Tensor, image_id: int, grid: Sequence[int], merge: int) -> Tensor:
-    """M-RoPE positions of one prompt: text counts on in all three axes, a picture spreads over two.
-
-    Args:
-        ids: (P,) with one run of `image_id`, h/merge · w/merge tokens long.
-    Returns:
-        (3, P); the token after the picture continues at the picture's start + its longer side
-        (transformers' `get_rope_index`; tested equal).
-    """
-    is_image = ids == image_id
-    start, n = int(is_image.int().argmax()), int(is_image.sum())
-    h, w = int(grid[1]) // merge, int(grid[2]) // merge
-    if n != h * w:
-        raise ValueError(f"the prompt has {n} image tokens, the picture has {h * w}")
-    index = torch.arange(n)
-    image = torch.stack([torch.zeros_like(index), index // w, index % w]) + start
-    after = torch.arange(len(ids) - start - n) + start + max(h, w)
-    return torch.cat([torch.arange(start).expand(3, -1), image, after.expand(3, -1)], dim=1)
+    if not list(path.glob("*.safetensors")):
+        raise CheckpointError(f"{path}: no *.safetensors here; the folder has no weights")
+    try:
+        hf, found = AutoModelForImageTextToText.from_pretrained(
+            path, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: broken weights ({error}); copy them again") from error
+    if found["missing_keys"]:
+        raise CheckpointError(f"{path}: {len(found['missing_keys'])} weights are missing, such as "
+                              f"{min(found['missing_keys'])}; copy them again")
+    return hf
 
 
 class VLM(nn.Module):
@@ -146,28 +98,41 @@ class VLM(nn.Module):
         Args:
             device: "auto" takes the first CUDA device where there is one, else the CPU.
         Raises:
-            FileNotFoundError: no such folder, or one without config.json or without weights.
+            CheckpointError: no such folder, another kind of model, missing or broken weights, no
+                stop token.
         """
         path = Path(path)
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"{path}: no config.json; give a Hugging Face model folder, "
-                                    "such as train_rapo.py leaves in RUN/rapo")
-        if not list(path.glob("*.safetensors")):
-            raise FileNotFoundError(f"{path}: no *.safetensors here; the folder has no weights")
+            raise CheckpointError(f"{path}: no config.json; give a Hugging Face model folder, "
+                                  "such as train_rapo.py leaves in RUN/rapo")
+        config = AutoConfig.from_pretrained(path)
+        if config.model_type not in KINDS:
+            raise CheckpointError(f"{path}: a {config.model_type} model; this code knows "
+                                  f"{', '.join(KINDS)}")
         # Qwen's stop tokens are two; the generation config knows both, the tokenizer only one.
-        stop = GenerationConfig.from_pretrained(path).eos_token_id
-        hf = AutoModelForImageTextToText.from_pretrained(
-            path, config=AutoConfig.from_pretrained(path), dtype=dtype, attn_implementation="sdpa")
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        stop = tokenizer.eos_token_id
+        if (path / "generation_config.json").is_file():
+            stop = GenerationConfig.from_pretrained(path).eos_token_id or stop
+        if stop is None:
+            raise CheckpointError(f"{path}: no stop token; add eos_token_id to "
+                                  "generation_config.json")
         stop_ids = [stop] if isinstance(stop, int) else stop
-        vlm = cls(hf.eval(), AutoTokenizer.from_pretrained(path), stop_ids, max_pixels)
+        vlm = cls(_weights(path, config, dtype).eval(), tokenizer, stop_ids, max_pixels)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         return vlm.to(device)
 
     def save(self, path: str | Path) -> None:
-        """Write the folder that `load` reads."""
+        """Write the folder that `load`, and anything that reads Hugging Face folders, reads."""
         self.hf.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
+        p = self.picture
+        (Path(path) / "preprocessor_config.json").write_text(json.dumps({
+            "image_processor_type": "Qwen2VLImageProcessor", "processor_class": PROCESSORS[
+                self.hf.config.model_type], "patch_size": p["patch"], "merge_size": p["merge"],
+            "temporal_patch_size": 2, "min_pixels": p["min_pixels"], "max_pixels": p["max_pixels"],
+            "image_mean": p["colours"][0], "image_std": p["colours"][1]}, indent=1) + "\n")
 
     @property
     def device(self) -> torch.device:

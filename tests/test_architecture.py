@@ -10,13 +10,14 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(ROOT.glob("nanoaes/*.py"))
 SCRIPTS = [ROOT / name for name in ("train_rapo.py", "train_sft.py", "build_cot.py", "eval.py")]
 ARROWS = {  # module -> what it may import from nanoaes
-    "config": set(), "data": set(), "prompt": set(), "reward": set(), "rapo": set(),
-    "metrics": set(), "sampler": set(), "checkpoint": set(), "cot": set(), "kernels": set(),
-    "charts": set(), "toy_render": set(), "attention": set(),
-    "batching": set(), "graphs": set(), "vlm": {"attention"},
-    "logprob": {"kernels"}, "rollout": {"attention", "graphs", "logprob", "vlm"},
-    "sft": {"logprob", "vlm"}, "report": {"charts", "metrics"},
-    "toy": {"toy_render"}, "toy_teacher": {"toy"}, "toy_model": {"vlm"},
+    "errors": set(), "prompt": set(), "reward": set(), "rapo": set(), "metrics": set(),
+    "cot": set(), "kernels": set(), "charts": set(), "toy_render": set(), "attention": set(),
+    "batching": set(), "graphs": set(), "inputs": set(),
+    "config": {"errors"}, "data": {"errors"}, "checkpoint": {"errors"},
+    "sampler": {"data", "errors"}, "vlm": {"attention", "errors", "inputs"},
+    "logprob": {"kernels"}, "rollout": {"attention", "graphs", "inputs", "logprob", "vlm"},
+    "sft": {"inputs", "logprob", "vlm"}, "report": {"charts", "metrics"},
+    "toy": {"errors", "toy_render"}, "toy_teacher": {"toy"}, "toy_model": {"vlm"},
     "toy_school": {"checkpoint", "prompt", "sft", "toy", "toy_model", "toy_render", "vlm"},
 }
 PURE = {"reward", "rapo"}  # torch and math only: no I/O, no environment, no device choice

@@ -4,14 +4,38 @@ from pathlib import Path
 
 import pytest
 
-from nanoaes.checkpoint import append_row, publish, read_rows, write_json
+from nanoaes.checkpoint import append_row, publish, read_rows, set_aside, write_json
 
 
 def test_rows_are_appended_and_read_back(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     append_row(path, {"a": 1})
-    append_row(path, {"a": "é"})
-    assert read_rows(path) == [{"a": 1}, {"a": "é"}]
+    append_row(path, {"a": "é\u2028\x85"})  # line breaks to splitlines, not to JSON lines
+    assert read_rows(path) == [{"a": 1}, {"a": "é\u2028\x85"}]
+
+
+def test_a_line_torn_by_a_crash_does_not_count_and_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    append_row(path, {"a": 1})
+    with path.open("a") as file:
+        file.write('{"a": ')
+    assert read_rows(path) == [{"a": 1}]
+    append_row(path, {"a": 2})
+    assert read_rows(path) == [{"a": 1}, {"a": 2}]
+
+
+def test_nan_is_not_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        append_row(tmp_path / "a.jsonl", {"a": float("nan")})
+
+
+def test_earlier_results_are_set_aside(tmp_path: Path) -> None:
+    for expected in ("before-1", "before-2"):
+        (tmp_path / "a.txt").write_text(expected)
+        set_aside(tmp_path, ["a.txt", "b.txt"])
+        assert (tmp_path / expected / "a.txt").read_text() == expected
+    set_aside(tmp_path, ["a.txt"])
+    assert not (tmp_path / "before-3").exists()
 
 
 @pytest.mark.parametrize("line", ["{", "[1]"])

@@ -21,13 +21,16 @@ from nanoaes.toy_teacher import (
 
 
 @pytest.mark.parametrize("text", ["It earns a 0.7.", "People rated it highly.", "A high score.",
-                                  "two stars", "about point seven", "8/10"])
+                                  "two stars", "about point seven", "8/10",
+                                  "seven out of ten", "It scores a lot.", "70 percent"])
 def test_leaks(text: str) -> None:
     assert leaks(text)
 
 
-@pytest.mark.parametrize("text", ["Soft light falls on one walker.", "A narrated scene.",
-                                  "A starry sky, a berated dog."])
+@pytest.mark.parametrize("text", [
+    "Soft light falls on one walker.", "A narrated scene.", "A starry sky, a berated dog.",
+    "A strong focal point; lines point to the horizon.", "Stars fill the night sky.",
+    "A vantage point above three trees.", "A 35 mm lens, golden hour at 6 pm.", "A musical score"])
 def test_no_leak_in_plain_words(text: str) -> None:
     assert not leaks(text)
 

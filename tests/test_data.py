@@ -325,3 +325,9 @@ def test_bad_images_are_skipped_and_counted(mixed: list[Example], capsys: pytest
     assert err == ""  # the progress bar waits a second
     assert check_images(mixed[:1]) == mixed[:1]
     assert "1 kept / 1 expected" in capsys.readouterr().out
+
+
+def test_a_picture_too_long_for_the_model_is_refused_by_name(tmp_path: Path) -> None:
+    Image.new("RGB", (1000, 4)).save(tmp_path / "long.png")
+    with pytest.raises(DataError, match=r"long.png.*200 times"):
+        load_image(tmp_path / "long.png")

@@ -6,7 +6,8 @@ from scipy.stats import chisquare
 from tiny import tiny_prompts, tiny_vlm
 
 from nanoaes.logprob import token_logprob
-from nanoaes.rollout import rollout
+from nanoaes.prompt import format_ok
+from nanoaes.rollout import Rollouts, rollout
 
 
 def test_greedy_equals_full_forward() -> None:
@@ -82,3 +83,16 @@ def test_batch_of_one_equals_batch_of_n() -> None:
         one = rollout(vlm, prompts.select(torch.tensor([i])), 1, 8, temperature=0)
         assert torch.equal(one.ids[one.mask], whole.ids[i : i + 1][whole.mask[i : i + 1]])
         torch.testing.assert_close(one.logp[one.mask], whole.logp[i][whole.mask[i]])
+
+
+def test_texts_show_special_tokens_but_not_the_stop() -> None:
+    vlm = tiny_vlm()
+    answer = "<think>soft<|im_start|> light</think><answer>0.5</answer>"
+    ids = torch.tensor(vlm.tokenizer(answer, add_special_tokens=False)["input_ids"])
+    stopped = torch.cat([ids, torch.tensor(vlm.stop_ids[:1])])[None, None]
+    whole = torch.ones_like(stopped, dtype=torch.bool)
+    zero = torch.zeros(1, 1)
+    for rolls in (Rollouts(stopped, whole, whole.float(), zero.bool()),
+                  Rollouts(ids[None, None], whole[..., 1:], whole[..., 1:].float(), zero == 0)):
+        assert rolls.texts(vlm.tokenizer) == [answer]
+    assert not format_ok(answer)

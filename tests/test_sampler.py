@@ -1,10 +1,13 @@
 """Steps cover every picture once an epoch and depend on nothing but seed and step."""
 
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from nanoaes.sampler import StepSampler, shard
+from nanoaes.data import DataError, Example
+from nanoaes.sampler import StepSampler, by_dataset, hold_out
 
 
 def drawn(sampler: StepSampler, steps: int) -> list[int]:
@@ -68,8 +71,21 @@ def test_impossible_steps_are_refused(names: list[str], images_per_step: int, pr
         StepSampler(names, images_per_step)
 
 
-@pytest.mark.parametrize("n, world", [(8, 1), (8, 2), (7, 3), (2, 4), (0, 2)])
-def test_shards_join_to_the_whole(n: int, world: int) -> None:
-    shares = [shard(list(range(n)), rank, world) for rank in range(world)]
-    assert [index for share in shares for index in share] == list(range(n))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+def of(name: str, n: int) -> list[Example]:
+    return [Example(Path(f"{name}{i}.jpg"), i / n, None, name, (0.0, 1.0)) for i in range(n)]
+
+
+def test_hold_out_is_the_same_for_every_script_and_takes_all_levels() -> None:
+    examples = of("a", 200) + of("b", 100)  # sorted by score, as lists often are
+    train, held = hold_out(examples, 20)
+    again = hold_out(examples[::-1], 20)
+    assert set(held) == set(again[1]) and not set(held) & set(train)
+    assert set(train) | set(held) == set(examples)
+    assert {n: len(e) for n, e in by_dataset(held).items()} == {"a": 20, "b": 20}
+    for part in by_dataset(held).values():
+        assert 0.3 < np.mean([e.score for e in part]) < 0.7
+
+
+def test_holding_out_everything_is_an_error() -> None:
+    with pytest.raises(DataError, match="lower --heldout"):
+        hold_out(of("a", 5), 5)

@@ -3,6 +3,8 @@
 import torch
 from tiny import pictures, tiny_vlm
 
+import train_sft
+from nanoaes.rollout import rollout
 from nanoaes.sft import Lesson, completion_loss, cosine, encode_answers, fit
 
 ANSWERS = ["<think>flat light</think><answer>0.21</answer>", "<answer>0.9</answer>",
@@ -39,16 +41,23 @@ def test_loss_equals_transformers_own_loss_on_completion_tokens() -> None:
     assert 0 < entropy < torch.tensor(float(len(vlm.forbidden))).log()
 
 
-def test_the_stop_token_is_trained() -> None:
-    """Its log-prob rises when nothing but its own place is different."""
+def test_the_stop_token_is_learned() -> None:
+    """After a few steps on one answer the model says it, and then stops."""
     vlm = tiny_vlm()
-    prompts = vlm.prompts(pictures(1), QUESTIONS[:1])
-    ids, mask = encode_answers(vlm, ANSWERS[:1])
-    only_stop = torch.zeros_like(mask)
-    only_stop[0, 0, mask.sum() - 1] = True
-    loss, _ = completion_loss(vlm, prompts, ids, mask, 1)
-    without, _ = completion_loss(vlm, prompts, ids, mask & ~only_stop, 1)
-    assert loss > without
+    lesson = Lesson(pictures(1)[0], QUESTIONS[0], ANSWERS[0])
+    fit(vlm, lambda step: [lesson], 40, lambda step: 2e-3, 1, 1.0, 0.0, "test")
+    rolls = rollout(vlm, vlm.prompts([lesson.image], [lesson.question]), 1, 60, temperature=0)
+    assert rolls.texts(vlm.tokenizer) == [ANSWERS[0]] and not rolls.truncated.any()
+
+
+def test_the_frozen_tower_does_not_move_and_the_rest_does() -> None:
+    vlm = tiny_vlm()
+    train_sft.freeze_vision(vlm)
+    before = {n: p.detach().clone() for n, p in vlm.named_parameters()}
+    lesson = Lesson(pictures(1)[0], QUESTIONS[0], ANSWERS[0])
+    fit(vlm, lambda step: [lesson], 1, lambda step: 1e-3, 1, 1.0, 0.0, "test")
+    for name, p in vlm.named_parameters():
+        assert torch.equal(p, before[name]) == (".visual." in name), name
 
 
 def test_the_update_is_the_same_for_any_micro_batch() -> None:

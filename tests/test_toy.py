@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from nanoaes import toy
-from nanoaes.data import by_dataset, check_images, read_all
+from nanoaes.data import check_images, read_all
 from nanoaes.metrics import evaluate
+from nanoaes.sampler import by_dataset
 from nanoaes.toy import WORDS, critique, draw_qualities, level, read_critique, true_score
 from nanoaes.toy_render import MANNERS, SIZE, render
 

@@ -13,11 +13,16 @@ import torch
 from PIL import Image
 from tiny import tiny_prompts, tiny_vlm
 
+import build_cot
+import eval as eval_script
 import train_rapo
-from nanoaes.config import OptionError, RAPOConfig, parse
+import train_sft
+from nanoaes.config import CoTConfig, EvalConfig, OptionError, RAPOConfig, SFTConfig, parse
 from nanoaes.data import DataError, Example
+from nanoaes.inputs import Prompts
 from nanoaes.rapo import advantages
-from nanoaes.rollout import rollout
+from nanoaes.rollout import Rollouts, rollout
+from nanoaes.vlm import VLM, CheckpointError
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,6 +48,88 @@ def test_the_update_is_the_same_for_any_micro_batch(updates: int) -> None:
         numbers, other = one_update(tokens_per_micro_batch=tokens, updates=updates)
         assert numbers == pytest.approx(whole, rel=1e-4, abs=1e-5)
         torch.testing.assert_close(other, weights, rtol=1e-5, atol=1e-6)
+
+
+def plain_update(cfg: RAPOConfig, policy: VLM, reference: VLM, prompts: Prompts, rolls: Rollouts,
+                 advantage: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Row by row through transformers' own forward, the paper's formulas in a loop; one update."""
+    def token_logps(vlm: VLM, i: int, j: int) -> torch.Tensor:
+        one = prompts.select(torch.tensor([i]))
+        p = one.mask.sum()
+        answer = rolls.ids[i, j][rolls.mask[i, j]]
+        row = torch.cat([one.ids[0, :p], answer])[None]
+        out = vlm.hf(input_ids=row, attention_mask=torch.ones_like(row), pixel_values=one.pixels,
+                     image_grid_thw=one.grid, mm_token_type_ids=(row == vlm.image_id).int())
+        logits = out.logits[0, p - 1 : -1] / cfg.temperature
+        logits = logits.masked_fill(vlm.forbidden, -torch.inf)
+        return logits.log_softmax(-1).gather(1, answer[:, None])[:, 0]
+
+    n, k = rolls.ids.shape[:2]
+    loss = kl = torch.zeros(())
+    for i in range(n):
+        for j in range(k):
+            logp = token_logps(policy, i, j)
+            ref = token_logps(reference, i, j).detach()
+            ratio, a = (logp - logp.detach()).exp(), advantage[i, j]
+            clipped = ratio.clamp(1 - cfg.eps_low, 1 + cfg.eps_high)
+            k3 = (ref - logp).exp() - (ref - logp) - 1
+            objective = torch.minimum(ratio * a, clipped * a) - cfg.beta * k3
+            loss = loss - objective.mean() / (n * k)
+            kl = kl + k3.mean().detach() / (n * k)
+    loss.backward()
+    return {"loss": loss.detach(), "kl": kl}
+
+
+@pytest.mark.parametrize("temperature, beta", [(1.0, 0.05), (0.7, 0.5)])
+def test_the_update_is_the_papers_formula(temperature: float, beta: float) -> None:
+    """Against an independent derivation: loss, KL and every gradient, policy ≠ reference."""
+    cfg = RAPOConfig(k=3, max_new_tokens=7, temperature=temperature, beta=beta,
+                     max_grad_norm=1e9, tokens_per_micro_batch=100)
+    policy, reference = tiny_vlm(0), tiny_vlm(1)
+    prompts = tiny_prompts(policy, 3)
+    rolls = rollout(policy, prompts, 3, 7, temperature, torch.Generator().manual_seed(0))
+    advantage = torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
+    before = [p.detach().clone() for p in policy.parameters()]
+    numbers = train_rapo.update(cfg, policy, reference, torch.optim.SGD(policy.parameters(), 1.0),
+                                prompts, rolls, advantage)
+    step = [a - p.detach() for a, p in zip(before, policy.parameters(), strict=True)]
+    again = tiny_vlm(0)
+    plain = plain_update(cfg, again, reference, prompts, rolls, advantage)
+    assert numbers["loss"] == pytest.approx(plain["loss"].item(), rel=1e-4, abs=1e-5)
+    assert numbers["kl"] == pytest.approx(plain["kl"].item(), rel=1e-4) and numbers["kl"] > 0.01
+    for (name, p), moved in zip(again.named_parameters(), step, strict=True):
+        grad = torch.zeros_like(p) if p.grad is None else p.grad
+        assert (moved - grad).norm() <= 2e-3 * grad.norm() + 1e-6, name
+
+
+def test_the_better_answer_becomes_likelier_and_the_worse_one_less() -> None:
+    cfg = RAPOConfig(k=2, max_new_tokens=8, beta=0.0)
+    policy = tiny_vlm(0)
+    prompts = tiny_prompts(policy, 2)
+    rolls = rollout(policy, prompts, 2, 8, 1.0, torch.Generator().manual_seed(0))
+    advantage, _ = advantages(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    train_rapo.update(cfg, policy, tiny_vlm(1), torch.optim.SGD(policy.parameters(), 1e-2),
+                      prompts, rolls, advantage)
+    after = torch.zeros_like(rolls.logp)
+    after[rolls.mask] = train_rapo.logprobs(cfg, policy, prompts, rolls, slice(None))[0].detach()
+    change = (after - rolls.logp).sum(2)
+    assert (change[0, 0] > change[0, 1]) and (change[1, 1] > change[1, 0])
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
+    policy = tiny_vlm(0)
+    prompts = tiny_prompts(policy, 2)
+    rolls = rollout(policy, prompts, 2, 4, 1.0, torch.Generator().manual_seed(0))
+    with pytest.raises(FloatingPointError, match="gradient is nan"):
+        train_rapo.update(RAPOConfig(k=2), policy, tiny_vlm(1),
+                          torch.optim.SGD(policy.parameters(), 1.0), prompts, rolls,
+                          torch.full((2, 2), torch.nan))
+
+
+def test_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    cfg = RAPOConfig(steps=100, warmup=4, lr=1.0)
+    rates = [train_rapo.learning_rate(cfg, s) for s in range(100)]
+    assert rates[:4] == [0.2, 0.4, 0.6, 0.8] and rates[50] == 0.5 and 0 < rates[99] < 0.011
 
 
 def three_updates(backend: str) -> list[torch.Tensor]:
@@ -75,7 +162,7 @@ def test_first_update_has_ratio_one_and_later_ones_do_not() -> None:
 
 def test_judge_reads_and_groups() -> None:
     batch = [Example(Path(f"{i}.jpg"), s, std, name, (0.0, 1.0)) for i, (s, std, name) in
-             enumerate([(0.2, None, "A"), (0.8, 0.1, "A"), (0.5, None, "B"), (0.6, None, "B")])]
+             enumerate([(0.2, 0.3, "A"), (0.8, 0.3, "A"), (0.5, None, "B"), (0.6, None, "B")])]
     good = "<think>x</think><answer>{:.2f}</answer>"
     texts = [good.format(x) for x in (0.2, 0.3, 0.8, 0.7, 0.5, 0.4, 0.6, 0.6)]
     texts[3] = "7 out of 10"
@@ -84,7 +171,26 @@ def test_judge_reads_and_groups() -> None:
     assert judged.rewards.total[1, 1] == 0 and judged.rewards.format[0, 0] == 1
     assert judged.rewards.absolute[0, 0] == 1
     soft = train_rapo.judge(dataclasses.replace(RAPOConfig(), soft_truth=True), texts, batch)
+    assert not torch.equal(soft.rewards.relative[:2], judged.rewards.relative[:2])
     assert torch.isfinite(soft.rewards.total).all()
+
+
+def test_judge_compares_within_a_set_and_weighs_the_parts() -> None:
+    """Two sets that contradict each other: compared across, the rewards would differ."""
+    def example(score: float, name: str) -> Example:
+        return Example(Path(f"{name}{score}.jpg"), score, None, name, (0.0, 1.0))
+
+    good = "<think>x</think><answer>{:.2f}</answer>"
+    a = [example(0.2, "A"), example(0.8, "A")]
+    b = [example(0.3, "B"), example(0.9, "B")]
+    texts = [good.format(x) for x in (0.2, 0.4, 0.7, 0.8, 0.9, 0.8, 0.1, 0.3)]
+    cfg = RAPOConfig(w_relative=2, w_absolute=3, w_format=5)
+    both = train_rapo.judge(cfg, texts, a + b).rewards
+    first = train_rapo.judge(cfg, texts[:4], a).rewards
+    second = train_rapo.judge(cfg, texts[4:], b).rewards
+    torch.testing.assert_close(both.relative, torch.cat([first.relative, second.relative]))
+    torch.testing.assert_close(both.total, 2 * both.relative + 3 * both.absolute + 5 * both.format)
+    assert first.relative.min() > 0.9 and second.relative.max() < 0.5
 
 
 def run(script: str, *options: str) -> subprocess.CompletedProcess:
@@ -109,7 +215,7 @@ def album(tmp_path_factory) -> Path:
 def rapo_options(album: Path, tmp_path: Path, csv: str = "photos.csv", **more: str) -> list[str]:
     options = {"run": tmp_path / "run", "model": album / "model",
                "train": f"csv:{album / csv}@1-5", "test_in": f"csv:{album / 'photos.csv'}@1-5",
-               "test_ood": "", "heldout": 2, "images": 4, "k": 2, "steps": 2, "eval_every": 1,
+               "test_ood": "", "heldout": 3, "images": 4, "k": 2, "steps": 2, "eval_every": 1,
                "max_new_tokens": 6, **more}
     return [w for k, v in options.items() for w in (f"--{k}", str(v))]
 
@@ -122,10 +228,14 @@ def test_train_rapo_on_a_folder_of_ones_own(album: Path, tmp_path: Path) -> None
     assert [r["step"] for r in rows] == [1, 2]
     assert (tmp_path / "run/rapo/model.safetensors").is_file()
     assert "report:" in done.stdout and (tmp_path / "run/report.html").is_file()
+    assert {p.name for p in (tmp_path / "run").glob("eval_*")} == {"eval_cold_start.json",
+                                                                   "eval_RAPO.json"}
     again = run("eval.py", "--model", str(tmp_path / "run/rapo"), "--max_new_tokens", "6",
                 "--test_in", f"csv:{album / 'photos.csv'}@1-5")
     assert again.returncode == 0, again.stderr
     assert json.loads((tmp_path / "run/rapo/eval.json").read_text())["sets"]["photos"]
+    train_rapo.main(parse(RAPOConfig, rapo_options(album, tmp_path)))  # nothing is overwritten
+    assert (tmp_path / "run/before-1/rapo/model.safetensors").is_file()
 
 
 def changed(album: Path, name: str, old: str, new: str) -> str:
@@ -162,10 +272,17 @@ def test_an_error_is_one_line_without_a_traceback(album: Path, tmp_path: Path) -
     ({"images": "1"}, "use 2 or more"),
     ({"stepz": "3"}, "did you mean --steps"),
     ({"model": "tests"}, "no config.json"),
+    ({"test_in": ""}, "need --train, --model and --test_in"),
+    ({"heldout": "0"}, "use 3 or more"),
+    ({"eval_every": "0"}, "use 1 or more"),
+    ({"sigma": "0"}, "use more than 0"),
+    ({"lr": "nan"}, "use more than 0"),
+    ({"bad_images": "keep"}, "choose one of refuse, skip"),
+    ({"device": "gpu"}, "choose auto, cpu"),
 ])
 def test_bad_options_are_refused(album: Path, tmp_path: Path, options: dict[str, str],
                                              message: str) -> None:
-    with pytest.raises((OptionError, FileNotFoundError), match=message):
+    with pytest.raises((OptionError, CheckpointError), match=message):
         train_rapo.main(parse(RAPOConfig, rapo_options(album, tmp_path, **options)))
 
 
@@ -182,6 +299,27 @@ def test_train_sft_on_critiques_of_ones_own(album: Path, tmp_path: Path) -> None
     cot.write_text(json.dumps(row) + "\n" + json.dumps(row | {"score": None}) + "\n")
     done = run("train_sft.py", *options)
     assert done.returncode == 1 and "line 2" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("main, config, argv, message", [
+    (train_sft.main, SFTConfig, ("--model", "tests"), "--model without --cot"),
+    (train_sft.main, SFTConfig, ("--model", "tests", "--cot", "no.jsonl"), "no config.json"),
+    (train_sft.main, SFTConfig, ("--epochs", "0"), "use 1 or more"),
+    (eval_script.main, EvalConfig, ("--model", "tests"), "no config.json"),
+    (eval_script.main, EvalConfig, ("--temperature", "-1"), "use 0 or more"),
+    (eval_script.main, EvalConfig, ("--promt", "full"), "did you mean --prompt"),
+    (build_cot.main, CoTConfig, ("--per_level", "0"), "use 1 or more"),
+])
+def test_the_other_scripts_refuse_too(main, config: type, argv: tuple[str, ...], message: str,
+                                      tmp_path: Path) -> None:
+    with pytest.raises((OptionError, CheckpointError), match=message):
+        main(parse(config, ["--run", str(tmp_path), *argv]))
+
+
+def test_two_sets_of_one_name_are_refused(album: Path) -> None:
+    spec = f"csv:{album / 'photos.csv'}@1-5"
+    with pytest.raises(OptionError, match="both hold a set named photos"):
+        eval_script.read_sets(spec, spec, "refuse")
 
 
 @pytest.mark.parametrize("script", ["train_rapo.py", "train_sft.py", "build_cot.py", "eval.py"])

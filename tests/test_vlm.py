@@ -5,10 +5,13 @@ import pytest
 import torch
 from kin import KIN, tiny_kin
 from PIL import Image
-from tiny import ragged, tiny_prompts, tiny_vlm
+from safetensors.torch import load_file, save_file
+from tiny import pictures, ragged, tiny_prompts, tiny_vlm
+from transformers import GPT2Config
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from nanoaes.vlm import VLM, image_patches, prompt_positions
+from nanoaes.inputs import image_patches, prompt_positions
+from nanoaes.vlm import VLM, CheckpointError
 
 
 @pytest.mark.parametrize("size, max_pixels", [((84, 84), 262144), ((100, 61), 262144),
@@ -79,18 +82,48 @@ def test_forbidden_words() -> None:
 def test_save_and_load_give_the_same_model(tmp_path) -> None:
     vlm = tiny_vlm()
     vlm.save(tmp_path / "model")
-    again = VLM.load(tmp_path / "model")
+    again = VLM.load(tmp_path / "model", device="cpu")
     assert again.stop_ids == vlm.stop_ids and len(again.stop_ids) == 2
     prompts, (ids, mask) = tiny_prompts(vlm, 2), ragged(vlm, 2, 2, 4)
     assert torch.equal(tiny_prompts(again, 2).ids, prompts.ids)
     torch.testing.assert_close(again(prompts, ids, mask), vlm(prompts, ids, mask))
 
 
-def test_folder_without_weights_is_refused(tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match="no config.json"):
+def test_folders_that_cannot_be_used_are_refused(tmp_path) -> None:
+    """Each in one line: nothing there, broken, half or no weights, another kind of model."""
+    with pytest.raises(CheckpointError, match="no config.json"):
         VLM.load(tmp_path)
-    tiny_vlm().save(tmp_path)
-    for file in tmp_path.glob("*.safetensors"):
-        file.unlink()
-    with pytest.raises(FileNotFoundError, match="no weights"):
+    vlm = tiny_vlm()
+    vlm.save(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    tensors = {name: x.clone() for name, x in load_file(weights).items()}  # no longer the file's
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="broken weights"):
         VLM.load(tmp_path)
+    tensors.pop(max(tensors))
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="1 weights are missing"):
+        VLM.load(tmp_path)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="no weights"):
+        VLM.load(tmp_path)
+    GPT2Config().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="a gpt2 model"):
+        VLM.load(tmp_path)
+
+
+def test_a_folder_without_generation_config_stops_where_its_tokenizer_does(tmp_path) -> None:
+    vlm = tiny_vlm()
+    vlm.save(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    assert VLM.load(tmp_path, device="cpu").stop_ids == [vlm.tokenizer.eos_token_id]
+
+
+def test_transformers_own_picture_processor_reads_a_saved_folder(tmp_path) -> None:
+    vlm = tiny_vlm()
+    vlm.save(tmp_path)
+    image = pictures(2)[1]
+    theirs = Qwen2VLImageProcessorPil.from_pretrained(tmp_path)(images=[image], return_tensors="pt")
+    torch.testing.assert_close(vlm.prompts([image], ["Judge."]).pixels, theirs["pixel_values"],
+                               rtol=0, atol=2e-6)

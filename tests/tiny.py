@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from nanoaes.inputs import Prompts
 from nanoaes.toy import draw_qualities
 from nanoaes.toy_model import CHAT_WORDS, make_model, make_tokenizer
 from nanoaes.toy_render import render
 from nanoaes.toy_school import lesson
-from nanoaes.vlm import VLM, Prompts
+from nanoaes.vlm import VLM
 
 THIRDS = (1 / 3, 1 / 3, 1 / 3)
 

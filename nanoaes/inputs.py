@@ -1,0 +1,95 @@
+"""Pictures and prompts as tensors: patches, ids, 3-D positions.
+
+Positions are made here, in one place, and passed everywhere, because the model's own state for them
+(`rope_deltas`) goes stale between calls. Left out: video, several pictures in a prompt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, std
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@dataclass
+class Prompts:
+    """N prompts with one picture each; padded on the right, padding is masked everywhere."""
+
+    ids: Tensor  # (N, P) int64
+    mask: Tensor  # (N, P) bool, True on real tokens
+    positions: Tensor  # (3, N, P) int64: time, height, width
+    next_position: Tensor  # (N,) the position of a completion's first token
+    pixels: Tensor  # (patches of all pictures, 3 * 2 * patch * patch) float32
+    grid: Tensor  # (N, 3) patches per picture: time, height, width
+
+    @property
+    def last(self) -> Tensor:
+        """(N,) index of each prompt's last real token; it predicts every completion's first."""
+        return self.mask.sum(1) - 1
+
+    def to(self, device: torch.device | str) -> "Prompts":
+        return Prompts(**{k: v.to(device) for k, v in vars(self).items()})
+
+    def select(self, rows: Tensor) -> "Prompts":
+        """The prompts `rows` (n,) int64, in that order, padded to the longest of them."""
+        p = int(self.mask[rows].sum(1).max())
+        patches = self.pixels.split(self.grid.prod(1).tolist())
+        return Prompts(self.ids[rows, :p], self.mask[rows, :p], self.positions[:, rows, :p],
+                       self.next_position[rows], torch.cat([patches[i] for i in rows.tolist()]),
+                       self.grid[rows])
+
+
+def image_patches(image: Image.Image, max_pixels: int, patch: int = 14, merge: int = 2,
+                  min_pixels: int = 56 * 56, colours: Sequence[Sequence[float]] = CLIP
+                  ) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Qwen's picture preparation: resize, normalise, cut into patches. Defaults: Qwen2(.5)-VL's.
+
+    Args:
+        image: RGB.
+        max_pixels: the picture is shrunk to at most this area, both sides multiples of
+            patch · merge.
+        colours: mean and standard deviation of red, green, blue.
+    Returns:
+        patches (h·w, 3·2·patch·patch) float32 in the order in which `merge` x `merge` neighbours
+        follow each other, the picture repeated for the two frames that the vision tower expects;
+        and the grid (1, h, w) in patches.
+    Raises:
+        ValueError: a side ratio beyond 200 (from `smart_resize`).
+    """
+    height, width = smart_resize(image.height, image.width, patch * merge, min_pixels, max_pixels)
+    if (height, width) != (image.height, image.width):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    x = np.asarray(image, dtype=np.float32) / 255
+    mean, std = np.array(colours, dtype=np.float32)
+    x = (x - mean) / std
+    h, w = height // patch, width // patch
+    x = x.reshape(h // merge, merge, patch, w // merge, merge, patch, 3)
+    x = x.transpose(0, 3, 1, 4, 6, 2, 5)  # (h/m, w/m, m, m, 3, patch, patch)
+    x = np.repeat(x.reshape(h * w, 3, 1, patch, patch), 2, axis=2)  # two equal frames
+    return x.reshape(h * w, -1), (1, h, w)
+
+
+def prompt_positions(ids: Tensor, image_id: int, grid: Sequence[int], merge: int) -> Tensor:
+    """M-RoPE positions of one prompt: text counts on in all three axes, a picture spreads over two.
+
+    Args:
+        ids: (P,) with one run of `image_id`, h/merge · w/merge tokens long.
+    Returns:
+        (3, P); the token after the picture continues at the picture's start + its longer side
+        (transformers' `get_rope_index`; tested equal).
+    """
+    is_image = ids == image_id
+    start, n = int(is_image.int().argmax()), int(is_image.sum())
+    h, w = int(grid[1]) // merge, int(grid[2]) // merge
+    if n != h * w:
+        raise ValueError(f"the prompt has {n} image tokens, the picture has {h * w}")
+    index = torch.arange(n)
+    image = torch.stack([torch.zeros_like(index), index // w, index % w]) + start
+    after = torch.arange(len(ids) - start - n) + start + max(h, w)
+    return torch.cat([torch.arange(start).expand(3, -1), image, after.expand(3, -1)], dim=1)
