@@ -53,12 +53,12 @@ def judge(cfg: RAPOConfig, texts: list[str], batch: list[Example]) -> Judged:
     read = [parse_score(text) for text in texts]
     scores = torch.tensor([s or 0.0 for s in read]).view(n, -1)
     valid = torch.tensor([s is not None for s in read]).view(n, -1)
-    readable = torch.tensor([format_ok(text) for text in texts]).view(n, -1)
+    well_formed = torch.tensor([format_ok(text) for text in texts]).view(n, -1)
     truth = torch.tensor([e.score for e in batch])
     spread = torch.tensor([float("nan") if e.std is None else e.std for e in batch])
     names = sorted({e.dataset for e in batch})
     group = torch.tensor([names.index(e.dataset) for e in batch])
-    got = rewards(scores, valid, readable, truth, group, spread if cfg.soft_truth else None,
+    got = rewards(scores, valid, well_formed, truth, group, spread if cfg.soft_truth else None,
                   cfg.w_relative, cfg.w_absolute, cfg.w_format, cfg.sigma, cfg.ties)
     return Judged(scores, valid, got, truth)
 
@@ -130,6 +130,7 @@ def describe(judged: Judged, rolls: Rollouts, flat: Tensor) -> dict[str, float]:
 
 def learning_rate(cfg: RAPOConfig, step: int) -> float:
     """Linear warm-up, then linear to 0."""
+    # differs from the paper: it names no warm-up; a tiny model's first Adam steps need one.
     return cfg.lr * min((step + 1) / (cfg.warmup + 1), 1 - step / cfg.steps)
 
 

@@ -46,6 +46,7 @@ def advantages(reward: Tensor, scale: str = "std") -> tuple[Tensor, Tensor]:
     centred = reward - reward.mean(1, keepdim=True)
     if scale == "std":
         centred = centred / (reward.std(1, keepdim=True) + 1e-4)
+    # differs from the paper: a group without spread gets 0, not residue / 1e-4.
     return torch.where(flat[:, None], 0, centred), flat
 
 
@@ -61,7 +62,8 @@ def token_loss(logp: Tensor, logp_old: Tensor, logp_ref: Tensor, advantage: Tens
     # min(ratio·A, clip(ratio, 1−eps_low, 1+eps_high)·A)
     clipped = ratio.clamp(1 - eps_low, 1 + eps_high)
     objective = torch.minimum(ratio * advantage, clipped * advantage)
-    # KL = k3 = exp(ref−logp) − (ref−logp) − 1; clamped, a token the policy never saw overflows exp
+    # KL = k3 = exp(ref−logp) − (ref−logp) − 1
+    # differs from the paper: clamped, because a token that the policy never saw overflows exp.
     difference = (logp_ref - logp).clamp(-20, 20)
     kl = difference.exp() - difference - 1
     # min(…) − beta·KL is maximised

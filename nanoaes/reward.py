@@ -84,29 +84,33 @@ def relative_reward(scores: Tensor, valid: Tensor, truth: Tensor, group: Tensor,
     # r_rel(o_ik) = 1/(N−1) · sum_{j≠i} [ sqrt(p_c p_ik) + sqrt((1−p_c)(1−p_ik)) ]     (fidelity)
     fidelity = (p_c * p).sqrt() + ((1 - p_c) * (1 - p)).sqrt()
     partner = (group[:, None] == group[None, :]) & (n_valid > 0)[None, :]
-    partner.fill_diagonal_(False)  # j ≠ i, and N is counted within the group
+    # differs from the paper: only images of one data set are compared (raters of two sets use the
+    # scale differently), and an image without a readable answer is no partner; N counts the rest.
+    partner.fill_diagonal_(False)  # j ≠ i
     count = partner.sum(1).clamp(min=1)[:, None]
     return torch.where(valid, (fidelity * partner[:, None, :]).sum(2) / count, 0)
 
 
 def absolute_reward(scores: Tensor, valid: Tensor, truth: Tensor, sigma: float = 0.1) -> Tensor:
     """r_abs: how near the score is to people's. (N, K), (N, K), (N,) -> (N, K) in [0, 1]."""
+    # differs from the paper: without its + eps, which cancels in the advantage.
     # r_abs(o_ik) = exp(−½ (|o_ik − s_i| / sigma)²)
     error = (scores - truth[:, None]).abs()
     return torch.where(valid, torch.exp(-0.5 * (error / sigma) ** 2), 0)
 
 
-def rewards(scores: Tensor, valid: Tensor, readable: Tensor, truth: Tensor, group: Tensor,
+def rewards(scores: Tensor, valid: Tensor, well_formed: Tensor, truth: Tensor, group: Tensor,
             truth_std: Tensor | None, w_relative: float, w_absolute: float, w_format: float,
             sigma: float, ties: str) -> Rewards:
     """r = w_rel · r_rel + w_abs · r_abs + w_fmt · r_fmt; a weight of 0 switches a part off.
 
     Args:
-        readable: (N, K) bool, the text has exactly the form asked for.
+        well_formed: (N, K) bool, the text has exactly the form asked for.
         others: as in `relative_reward` and `absolute_reward`.
     """
     relative = relative_reward(scores, valid, truth, group, truth_std, ties)
     absolute = absolute_reward(scores, valid, truth, sigma)
-    form = readable.to(scores.dtype)
+    # differs from the paper: the format reward is in its released code only.
+    form = well_formed.to(scores.dtype)
     total = w_relative * relative + w_absolute * absolute + w_format * form
     return Rewards(relative, absolute, form, total)

@@ -135,13 +135,14 @@ def test_learning_rate_warms_up_and_falls_to_nothing() -> None:
 def three_updates(backend: str) -> list[torch.Tensor]:
     """The weights after each of the first three RAPO steps of the tiny model."""
     cfg = RAPOConfig(k=2, max_new_tokens=6, tokens_per_micro_batch=60, backend=backend)
-    policy, reference, after = tiny_vlm(0), tiny_vlm(1), []
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # on the CPU: Triton's interpreter
+    policy, reference, after = tiny_vlm(0).to(device), tiny_vlm(1).to(device), []
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4, eps=1e-4)
     for step in range(3):
         prompts = tiny_prompts(policy, 2, seed=step)
-        generator = torch.Generator().manual_seed(step)
+        generator = torch.Generator(device).manual_seed(step)
         rolls = rollout(policy, prompts, cfg.k, cfg.max_new_tokens, 1.0, generator)
-        reward = torch.rand(2, 2, generator=generator)
+        reward = torch.rand(2, 2, generator=generator, device=device)
         train_rapo.update(cfg, policy, reference, optimizer, prompts, rolls, advantages(reward)[0])
         after.append(torch.cat([p.detach().flatten() for p in policy.parameters()]))
     return after
