@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from nanoaes import charts
 from nanoaes.metrics import CORRELATIONS, DASH, short, unreadable
+from nanoaes.prompt import critique_of
 
 GALLERY = 12  # pictures
 SIDE = 512  # pixels of an embedded picture's longer side; a smaller one is kept as it is
@@ -260,9 +261,7 @@ def _ruler(*scores: float) -> str:
 
 def _critique(text: str) -> str:
     """The think block as paragraphs, **bold** and a leading "Composition:" set in bold."""
-    match = re.search(r"<think>(.*?)</think>", text, re.DOTALL)
-    words = match[1] if match else re.sub(r"<answer>.*?</answer>|</?think>", "", text)
-    paragraphs = [escape(p.strip()) for p in words.splitlines() if p.strip()]
+    paragraphs = [escape(p.strip()) for p in critique_of(text).splitlines() if p.strip()]
     bold = [re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", p) for p in paragraphs]
     led = [re.sub(r"^([A-Z][A-Za-z ]{2,24}:)(?= )", r"<b>\1</b>", p) for p in bold]
     return "".join(f"<p>{p}</p>" for p in led) or '<p class="none">No critique.</p>'

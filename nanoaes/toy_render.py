@@ -30,7 +30,7 @@ def render(qualities: np.ndarray, manner: str, rng: np.random.Generator) -> Imag
     """One photograph.
 
     Args:
-        qualities: (5,) in [0, 1]: light, mood, composition, color, exposure (order of DIMENSIONS).
+        qualities: (5,) in [0, 1]: light, mood, composition, color, exposure.
         manner: one of MANNERS.
         rng: draws everything that no rater looks at (season, subject, side, shape of the hills).
     Returns:
@@ -108,13 +108,11 @@ def _sun(image: Image.Image, light: float, side: int, horizon: float,
     strength = np.clip((light - 0.3) / 0.6, 0, 1)
     x = MARGIN + (0.5 + side * rng.uniform(0.22, 0.34)) * CANVAS
     y = horizon - (0.10 + rng.uniform(0, 0.12)) * CANVAS
-    yy, xx = np.mgrid[: image.height, : image.width]
-    r = np.hypot(xx - x, yy - y)
-    glow = strength * (0.55 * np.exp(-((r / 34) ** 2)) + (r < 8 + 6 * strength))
-    array = np.asarray(image, dtype=np.float32)
-    warm = np.array([255, 244, 214], dtype=np.float32)
-    glow = np.clip(glow, 0, 1)[..., None]
-    image.paste(Image.fromarray((array * (1 - glow) + warm * glow).astype(np.uint8)))
+    axis = np.arange(image.height, dtype=np.float32)
+    r2 = (axis[None, :] - x) ** 2 + (axis[:, None] - y) ** 2
+    glow = strength * (0.55 * np.exp(-r2 / 34**2) + (r2 < (8 + 6 * strength) ** 2))
+    mask = Image.fromarray((255 * np.clip(glow, 0, 1)).astype(np.uint8))
+    image.paste((255, 244, 214), mask=mask)
 
 
 def _land(draw: ImageDraw.ImageDraw, palette: dict[str, Colour], horizon: float, manner: str,

@@ -16,7 +16,7 @@ ARROWS = {  # module -> what it may import from nanoaes
     "config": {"errors"}, "data": {"errors"}, "checkpoint": {"errors"},
     "sampler": {"data", "errors"}, "vlm": {"attention", "errors", "inputs"},
     "logprob": {"kernels"}, "rollout": {"attention", "graphs", "inputs", "logprob", "vlm"},
-    "sft": {"inputs", "logprob", "vlm"}, "report": {"charts", "metrics"},
+    "sft": {"inputs", "logprob", "vlm"}, "report": {"charts", "metrics", "prompt"},
     "toy": {"errors", "toy_render"}, "toy_teacher": {"toy"}, "toy_model": {"vlm"},
     "toy_school": {"checkpoint", "prompt", "sft", "toy", "toy_model", "toy_render", "vlm"},
 }

@@ -1,0 +1,41 @@
+"""README says nothing that the code does not know: links, options, commands."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from nanoaes.config import CoTConfig, EvalConfig, RAPOConfig, SFTConfig
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SCRIPTS = {"build_cot.py": CoTConfig, "train_sft.py": SFTConfig, "train_rapo.py": RAPOConfig,
+           "eval.py": EvalConfig}
+
+
+def test_every_link_leads_to_a_file() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert len(links) > 8 and [x for x in links if not (ROOT / x).exists()] == []
+
+
+def test_every_option_exists_in_its_script() -> None:
+    commands = re.findall(r"python (\w+\.py)((?:[^\n`]|\\\n)*)", README)
+    assert {name for name, _ in commands} >= {"train_rapo.py", "eval.py"}
+    for name, rest in commands:
+        known = {f.name for f in dataclasses.fields(SCRIPTS[name])} | {"preset", "help"}
+        assert set(re.findall(r"--(\w+)", rest)) <= known, name
+
+
+def test_the_two_commands_are_complete_in_themselves() -> None:
+    """What .ci/run takes out of README: each makes its environment, installs and runs."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    for block, last in zip(blocks, ("train_rapo.py", "-m pytest"), strict=True):
+        lines = block.strip().splitlines()
+        assert "venv" in lines[0] and "pip install -r" in lines[1] and lines[2].endswith(last)
+        assert (ROOT / lines[1].split()[-1]).is_file()
+
+
+def test_every_module_of_the_algorithm_is_in_the_reading_list() -> None:
+    for name in ("reward", "rapo", "rollout", "vlm", "logprob", "cot", "prompt", "data", "metrics",
+                 "attention", "kernels"):
+        assert f"nanoaes/{name}.py" in README
