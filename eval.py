@@ -7,6 +7,9 @@
 Greedy by default. Sets are never pooled; in-domain and out-of-domain means are kept apart.
 """
 
+import nanoaes  # noqa: F401  before torch: see there
+
+# isort: split
 import sys
 from collections.abc import Callable
 from pathlib import Path

@@ -6,6 +6,9 @@
 Per step: draw pictures -> sample K answers each -> three rewards -> advantages -> clipped update.
 """
 
+import nanoaes  # noqa: F401  before torch: see there
+
+# isort: split
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -10,9 +10,9 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(ROOT.glob("nanoaes/*.py"))
 SCRIPTS = [ROOT / name for name in ("train_rapo.py", "train_sft.py", "build_cot.py", "eval.py")]
 ARROWS = {  # module -> what it may import from nanoaes
-    "errors": set(), "prompt": set(), "reward": set(), "rapo": set(), "metrics": set(),
-    "cot": set(), "kernels": set(), "charts": set(), "toy_render": set(), "attention": set(),
-    "batching": set(), "graphs": set(), "inputs": set(),
+    "__init__": set(), "errors": set(), "prompt": set(), "reward": set(), "rapo": set(),
+    "metrics": set(), "cot": set(), "kernels": set(), "charts": set(), "toy_render": set(),
+    "attention": set(), "batching": set(), "graphs": set(), "inputs": set(),
     "config": {"errors"}, "data": {"errors"}, "checkpoint": {"errors"},
     "sampler": {"data", "errors"}, "vlm": {"attention", "errors", "inputs"},
     "logprob": {"kernels"}, "rollout": {"attention", "graphs", "inputs", "logprob", "vlm"},
