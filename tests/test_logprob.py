@@ -224,3 +224,26 @@ except ValueError as error: print(error)
 """
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "Linux only" in out.stdout, out.stderr
+
+
+def test_peak_memory_of_the_process_does_not_grow_with_tokens() -> None:
+    """Measured: full logits of 300 and 1,200 tokens would be 182 and 730 MB, twice in backward."""
+    script = """
+import resource, sys, torch
+from nanoaes.logprob import token_logprob
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def go(M, V):
+    hidden = torch.randn(M, 16, requires_grad=True)
+    weight = torch.randn(V, 16, requires_grad=True)
+    token_logprob(hidden, weight, torch.randint(V, (M,)))[0].sum().backward()
+go(8, 100)
+before = peak()
+go(int(sys.argv[1]), 152_064)
+print(peak() - before)
+"""
+    grown = {}
+    for tokens in (300, 1200):
+        out = subprocess.run([sys.executable, "-c", script, str(tokens)], cwd=ROOT, text=True,
+                             capture_output=True, check=True)
+        grown[tokens] = float(out.stdout)
+    assert grown[1200] < 400 and abs(grown[1200] - grown[300]) < 80, grown
