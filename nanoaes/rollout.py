@@ -121,7 +121,7 @@ def sample(hidden: Tensor, vlm: VLM, temperature: float, generator: torch.Genera
     else:
         # The first word at which the cumulated probability exceeds a uniform number: one random
         # number per row. In fp64, or 150,000 words' rounding would bias the last ones.
-        cumulated = logp.exp().double().cumsum(-1)
+        cumulated = logits.softmax(-1).double().cumsum(-1)
         u = torch.rand(len(logp), 1, generator=generator, device=logp.device)
         token = torch.searchsorted(cumulated, u * cumulated[:, -1:], right=True)[:, 0]
     return token, logp.gather(1, token[:, None])[:, 0]
