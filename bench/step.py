@@ -149,7 +149,7 @@ def trl(rounds: int, size: str, n: int, k: int, room: int, images: list, questio
     """Seconds of TRL's step over ours, in turns within TRL's own loop."""
     from trl_step import run_trl
     ours, theirs = random_model(size, torch.float32), random_model(size, torch.float32)
-    step = RapoStep(ours, room)
+    step = RapoStep(ours, room, RAPOConfig().tokens_per_micro_batch)
     step.reference = random_model(size, torch.float32)
     step.optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-6)
 

@@ -89,7 +89,7 @@ class RAPOConfig:
     max_new_tokens: int = opt(48, "longest answer; longer ones are cut and counted")
     temperature: float = opt(1.0, "of sampling and of every log-prob")
     updates: int = opt(1, "mu, updates per rollout; with 1 the ratio is 1 and the clip rests")
-    tokens_per_micro_batch: int = opt(8192, "of prompts and answers; changes memory, never the "
+    tokens_per_micro_batch: int = opt(2048, "of prompts and answers; changes memory, never the "
                                             "gradient")
     w_relative: float = opt(1.0, "weight of the relative reward; 0 switches it off")
     w_absolute: float = opt(1.0, "weight of the absolute reward; 0 switches it off")
