@@ -17,8 +17,9 @@ import torch
 from models import CUDA, alternate, long_prompts, machine, random_model, seconds, toy_prompts
 
 from nanoaes.graphs import Graphs
+from nanoaes.inputs import Prompts
 from nanoaes.rollout import prefill, rollout, storage
-from nanoaes.vlm import VLM, Prompts
+from nanoaes.vlm import VLM
 
 
 def hf_rollout(vlm: VLM, prompts: Prompts, k: int, room: int) -> int:

@@ -39,9 +39,10 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 import train_rapo
 from nanoaes.config import RAPOConfig
 from nanoaes.graphs import Graphs
+from nanoaes.inputs import Prompts
 from nanoaes.prompt import PROMPTS
 from nanoaes.rollout import rollout
-from nanoaes.vlm import VLM, Prompts
+from nanoaes.vlm import VLM
 
 
 class RapoStep:
@@ -149,7 +150,7 @@ def trl(rounds: int, size: str, n: int, k: int, room: int, images: list, questio
     """Seconds of TRL's step over ours, in turns within TRL's own loop."""
     from trl_step import run_trl
     ours, theirs = random_model(size, torch.float32), random_model(size, torch.float32)
-    step = RapoStep(ours, room)
+    step = RapoStep(ours, room, RAPOConfig().tokens_per_micro_batch)
     step.reference = random_model(size, torch.float32)
     step.optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-6)
 

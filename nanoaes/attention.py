@@ -13,15 +13,15 @@ transformers' attention layers find `attend` by name in the attention registry; 
 queries, keys and values to a layout, passed through the model's forward as `shared=`: `PackedRows`
 when training, `SharedKV` when sampling. Without a layout it is transformers' own SDPA, so that
 their `generate` runs on the same model.
-Left out: one masked call over the whole row (at 500 prompt and 250 answer tokens it took 1.7 times
-as long for K = 4, 2.3 times for K = 8), sliding windows, dropout.
+Left out: one masked call over the whole row (1.8 times as long at 500 prompt and 250 answer tokens
+for K = 4, 2.3 times for K = 8: bench/attention.py), sliding windows, dropout.
 """
 
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import embedding, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -35,7 +35,7 @@ def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: T
     """What transformers calls: (B, heads, L, D) in, (B, L, heads, D) out."""
     if shared is None:
         return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **options)
-    return shared(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
+    return shared(module.layer_idx, query, key, value, scaling), None
 
 
 AttentionInterface.register(NAME, attend)
@@ -51,8 +51,8 @@ def causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
 class PackedRows:
     """Rows [prompt; answer 1; …; answer K], the answers' real tokens without gaps between them.
 
-    `pack` (N, C) says which of an image's K·T places a packed token comes from (padding behind the
-    last answer comes from padding places); `unpack` (N, K·T) is its inverse.
+    `pack` (N, C) says which of an image's K·T places a packed token comes from; padding behind the
+    last answer comes from padding places.
     """
 
     def __init__(self, prompt_mask: Tensor, mask: Tensor, groups: int):
@@ -61,41 +61,37 @@ class PackedRows:
         real = mask.flatten(1)
         order = real.int().argsort(dim=1, descending=True, stable=True)
         self.pack = order[:, : int(real.sum(1).max())]
-        self.unpack = (real.cumsum(1) - 1).clamp(min=0)
+        image = torch.arange(n, device=mask.device)[:, None]
+        first = image * (p + self.pack.shape[1])  # where an image's row starts in (N·L,)
+        own = p + (real.cumsum(1) - 1).clamp(min=0)  # (N, K·T): `pack` the other way round
+        self.own = (first + own).view(n * k, t)
+        prompt = (first + torch.arange(p, device=mask.device)).repeat_interleave(k, 0)
+        self.seen_at = torch.cat([prompt, self.own], dim=1)  # (N·K, P + T)
+        self.packed = image * k * t + self.pack  # (N, C) in (N·K·T,)
         past = torch.ones(t, t, dtype=torch.bool, device=mask.device).tril()
         seen = torch.cat([prompt_mask[:, None, None, None].expand(n, k, groups, t, p),
                           past.expand(n, k, groups, t, t)], dim=-1)
         self.seen = seen.reshape(n * k, 1, groups * t, p + t)
-        self.shape = n, k, groups, t, p
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
                  ) -> Tensor:
-        """(N, heads, P + C, D) -> the same shape."""
-        (n, k, g, t, p), (h, d) = self.shape, key.shape[1::2]
+        """(N, heads, P + C, D) -> (N, P + C, heads, D)."""
+        p, h = query.shape[2] - self.pack.shape[1], key.shape[1]
         prompt = causal(query[:, :, :p], key[:, :, :p], value[:, :, :p], scale)
         # Query heads that share a key head become more queries of it: keys are never repeated.
-        q = self.answers(query).view(n, h, g, k, t, d).permute(0, 3, 1, 2, 4, 5)
+        q = _tokens(query, self.own).unflatten(2, (h, -1)).permute(0, 2, 3, 1, 4)
         out = scaled_dot_product_attention(
-            q.reshape(n * k, h, g * t, d), self.with_prompt(key), self.with_prompt(value),
-            attn_mask=self.seen, scale=scale)
-        out = out.view(n, k, h, g, t, d).permute(0, 2, 3, 1, 4, 5).reshape(n, h * g, k * t, d)
-        return torch.cat([prompt, _take(out, self.pack)], dim=2)
-
-    def answers(self, x: Tensor) -> Tensor:
-        """(N, heads, P + C, D) -> (N, heads, K, T, D)."""
-        n, k, _, t, p = self.shape
-        return _take(x[:, :, p:], self.unpack).view(n, -1, k, t, x.shape[3])
-
-    def with_prompt(self, x: Tensor) -> Tensor:
-        """(N, heads, P + C, D) -> (N·K, heads, P + T, D): the prompt's keys, then one answer's."""
-        _, k, _, _, p = self.shape
-        prompt = x[:, :, None, :p].expand(-1, -1, k, -1, -1)
-        return torch.cat([prompt, self.answers(x)], dim=3).transpose(1, 2).flatten(0, 1)
+            q.flatten(2, 3), _tokens(key, self.seen_at).transpose(1, 2),
+            _tokens(value, self.seen_at).transpose(1, 2), attn_mask=self.seen, scale=scale)
+        out = out.view(q.shape).flatten(1, 2)  # (N·K, query heads, T, D)
+        return torch.cat([prompt.transpose(1, 2), _tokens(out, self.packed)], dim=1)
 
 
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """(N, heads, L, D) and (N, M) -> (N, heads, M, D)."""
-    return x.gather(2, index[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
+def _tokens(x: Tensor, index: Tensor) -> Tensor:
+    """(B, heads, L, D) and (N, M) numbers of tokens in (B·L,) -> (N, M, heads, D)."""
+    rows = x.transpose(1, 2).reshape(-1, x.shape[1] * x.shape[3])
+    # An embedding: its backward adds whole rows, a gather's single numbers.
+    return embedding(index, rows).unflatten(2, (x.shape[1], x.shape[3]))
 
 
 class SharedKV:
@@ -127,7 +123,8 @@ class SharedKV:
         self.at, self.span = at, span
         past = torch.arange(span, device=at.device) <= at
         seen = torch.cat([self.mask[: self.n], past.expand(self.n, -1)], dim=1)
-        self.bias = torch.where(seen, 0.0, -torch.inf)[:, None, None]  # (n, 1, 1, P + span)
+        bias = torch.zeros(seen.shape, device=at.device).masked_fill_(~seen, -torch.inf)
+        self.bias = bias[:, None, None]  # (n, 1, 1, P + span)
 
     def keep(self, images: Tensor, rows: Tensor) -> None:
         """Go on with images (n',) and their rows (n', k') only."""
@@ -149,10 +146,10 @@ class SharedKV:
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
                  ) -> Tensor:
-        """Prefill: (N, heads, P, D). One token: (n·k, heads, 1, D). The same shape comes back."""
+        """Prefill: (N, heads, P, D) -> (N, P, heads, D); then (n·k, heads, 1, D), likewise."""
         if self.at is None:
             self._store_prompt(layer, key, value)
-            return causal(query, key, value, scale)
+            return causal(query, key, value, scale).transpose(1, 2)
         n, k, (h, d) = self.n, self.k, key.shape[1::2]
         owns = [self.view(x) for x in self.own[layer]]
         for own, new in zip(owns, (key, value), strict=True):
@@ -167,7 +164,7 @@ class SharedKV:
         weight = (scores * scale + self.bias).softmax(-1).to(value.dtype)  # (n, h, k·G, P + span)
         out = (weight[..., p:].unflatten(2, (k, -1)) @ own_values[:, :, :, : self.span])
         out = out + (weight[..., :p] @ values[:n]).view(out.shape)
-        return out.transpose(1, 2).reshape(n * k, -1, 1, d)
+        return out.transpose(1, 2).reshape(n * k, 1, -1, d)
 
     def _store_prompt(self, layer: int, key: Tensor, value: Tensor) -> None:
         n, k, p, room = self.size

@@ -110,7 +110,7 @@ class RAPOConfig:
     max_new_tokens: int = opt(48, "longest answer; longer ones are cut and counted", low=1)
     temperature: float = opt(1.0, "of sampling and of every log-prob", above=0)
     updates: int = opt(1, "mu, updates per rollout; with 1 the clip never acts", low=1)
-    tokens_per_micro_batch: int = opt(8192, "changes memory, never the gradient", low=1)
+    tokens_per_micro_batch: int = opt(2048, "changes memory, never the gradient", low=1)
     w_relative: float = opt(1.0, "weight of the relative reward; 0 switches it off", low=0)
     w_absolute: float = opt(1.0, "weight of the absolute reward; 0 switches it off", low=0)
     w_format: float = opt(1.0, "weight of the format reward; 0 switches it off", low=0)

@@ -19,7 +19,7 @@ from nanoaes.logprob import sampling_logits
 from nanoaes.vlm import VLM
 
 CHECK = 4  # steps between looks at who has finished; on CUDA each look waits for the GPU
-SPAN, PROMPT = 64, 128  # graphs are recorded for own and prompt lengths in multiples of these
+SPAN, PROMPT = 128, 128  # graphs are recorded for own and prompt lengths in multiples of these
 
 
 @dataclass

@@ -194,9 +194,10 @@ class VLM(nn.Module):
             shared: who sees whom.
             deepstack: from `embed`.
         """
+        ready = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=x.device)  # 4-D: make no mask
         return self.hf.model.language_model(
-            inputs_embeds=x, position_ids=positions, use_cache=False, shared=shared,
-            **deepstack).last_hidden_state
+            inputs_embeds=x, position_ids=positions, attention_mask=ready, use_cache=False,
+            shared=shared, **deepstack).last_hidden_state
 
     def forward(self, prompts: Prompts, completions: Tensor, mask: Tensor) -> Tensor:
         """Hidden states that predict the completions' tokens.
