@@ -1,5 +1,6 @@
 """The cold start trains the answer and its stop token, nothing else, however it is split."""
 
+import pytest
 import torch
 from tiny import pictures, tiny_vlm
 
@@ -72,6 +73,20 @@ def test_the_update_is_the_same_for_any_micro_batch() -> None:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
         # Adam's first steps are ±lr: a gradient of rounding size may flip, nothing else
         assert ((weights - results[0][1]).abs() > 1e-4).float().mean() < 1e-3
+
+
+def test_triton_and_torch_give_the_same_first_three_updates() -> None:
+    """Each loss depends on all weights after the update before it."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # on the CPU: Triton's interpreter
+    lessons = [Lesson(*x) for x in zip(pictures(3), QUESTIONS, ANSWERS, strict=True)]
+    rows: dict[str, list[dict]] = {"triton": [], "torch": []}
+    for backend, row in rows.items():
+        vlm = tiny_vlm().to(device)
+        fit(vlm, lambda step: lessons, 4, lambda step: 1e-3, 3, 1.0, 0.0, "test", row.append,
+            backend)
+    for ours, readable in zip(rows["triton"], rows["torch"], strict=True):
+        assert ours == pytest.approx(readable, rel=1e-4, abs=1e-5)
+    assert rows["torch"][3]["loss"] < rows["torch"][0]["loss"] - 0.1
 
 
 def test_cosine_warms_up_and_ends_low() -> None:
