@@ -1,6 +1,6 @@
 """A whole RAPO step: one row per picture against K separate rows, and against TRL's GRPOTrainer.
 
-    python bench/step.py                   FLOPs, wall-clock, memory on a CPU, about 10 minutes
+    python bench/step.py                   FLOPs, wall-clock, memory on a CPU, 15 minutes and more
     python bench/step.py --only flops      one table: flops | wall | peak | trl
     python bench/step.py --sizes 3B 7B     on a GPU: random weights, bf16, 64 rows, P 500, T 256
 
