@@ -1,17 +1,19 @@
 """Rollout against transformers' `generate`: the same model, prompts, sampling and lengths.
 
-    python bench/rollout.py                        the toy on a CPU, N = 16, K = 8
-    python bench/rollout.py --model FOLDER         a trained toy: its answers end by themselves
+    python bench/rollout.py                        the toy on a CPU, N = 16, K = 8: with random
+                                                   weights, and trained if runs/toy/rapo is there
     python bench/rollout.py --sizes 3B 7B          on a GPU: random weights, bf16, 64 rows, P = 500
 
 `generate` gets the prompts once and makes K rows of each (`num_return_sequences`). With random
-weights all rows run to the limit, so nothing is gained by rows that leave. The floor of a decode
-step is the time to read all weights and all keys and values once at the measured bandwidth.
+weights all rows run to the limit, so nothing is gained by rows that leave; a trained model's
+answers end by themselves, and `rollout_vs_hf` is that model's where there is one. The floor of a
+decode step is the time to read all weights and all keys and values once at the measured bandwidth.
 Prints a table; the last line is JSON.
 """
 
 import argparse
 import json
+from pathlib import Path
 
 import torch
 from models import CUDA, alternate, long_prompts, machine, random_model, seconds, toy_prompts
@@ -89,7 +91,7 @@ def measure(name: str, vlm: VLM, prompts: Prompts, k: int, room: int, rounds: in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="", help="Hugging Face folder of a trained toy")
+    parser.add_argument("--model", default="runs/toy/rapo", help="a trained toy, if it is there")
     parser.add_argument("--sizes", nargs="*", default=[], help="3B 7B: random weights, needs CUDA")
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
@@ -100,10 +102,14 @@ def main() -> None:
         rows.append(measure(size, vlm, long_prompts(vlm, 16), 4, 256, flags.rounds))
         del vlm
     if not flags.sizes:
-        vlm = VLM.load(flags.model) if flags.model else random_model("toy", torch.float32)
-        rows.append(measure(flags.model or "toy", vlm, toy_prompts(vlm, 16), 8, 48, flags.rounds))
-    print(json.dumps({"machine": machine(), "rollout_vs_hf": min(r["rollout_vs_hf"] for r in rows),
-                      "rows": rows}))
+        models = {"toy, random weights": random_model("toy", torch.float32)}
+        if (Path(flags.model) / "config.json").is_file():
+            models[flags.model] = VLM.load(flags.model)
+        for name, vlm in models.items():
+            rows.append(measure(name, vlm, toy_prompts(vlm, 16), 8, 48, flags.rounds))
+    result = {r["model"]: r["rollout_vs_hf"] for r in rows}
+    print(json.dumps({"machine": machine(), "rollout_vs_hf": rows[-1]["rollout_vs_hf"],
+                      "of": rows[-1]["model"], "all": result, "rows": rows}))
 
 
 if __name__ == "__main__":
