@@ -210,6 +210,8 @@ def sets_of(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
 def main(cfg: RAPOConfig) -> None:
     """Data, cold-started model, training, evaluation of all stages, table and report."""
     run = Path(cfg.run)
+    if cfg.model and Path(cfg.model).resolve() == (run / "rapo").resolve():
+        raise OptionError(f"--model {cfg.model}: this run would replace it; choose another --run")
     save(cfg, run / "train_rapo.json")
     examples, held, tests = sets_of(cfg, run)
     stages = {"cold start": Path(cfg.model) if cfg.model else run / "sft"}

@@ -10,6 +10,7 @@ Each seed makes its own world, backbone, critiques, cold start and RAPO run by c
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -80,8 +81,10 @@ def main() -> None:
         run, minutes = run_seed(seed, "--keep" in sys.argv)
         print(f"seed {seed}: {run}")
         rows.append(numbers(run) | {"minutes": minutes})
+    # of the largest child so far; Linux counts in KiB
+    peak_gb = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2)
     table = {key: [None if r[key] is None else round(r[key], 4) for r in rows] for key in rows[0]}
-    print(json.dumps({"seeds": seeds, **table}))
+    print(json.dumps({"seeds": seeds, **table, "peak_gb": peak_gb}))
 
 
 if __name__ == "__main__":

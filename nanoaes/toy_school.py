@@ -5,7 +5,7 @@ kindly. Its schooling has two terms:
 
 1. Sight. The vision tower learns the levels of the five qualities through a linear probe that is
    then thrown away (as real towers are trained on captions before they meet a language model;
-   through the language model alone this takes five times longer).
+   through the language model alone small things in a picture stay unseen much longer).
 2. Talk.  "Describe this photograph."  -> all five dimensions, correctly
           "Judge this photograph."     -> small talk: two dimensions and a score, kinder than true;
              the score follows the colours and the writer's mood, not the picture

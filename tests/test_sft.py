@@ -85,7 +85,7 @@ def test_triton_and_torch_give_the_same_first_three_updates() -> None:
         fit(vlm, lambda step: lessons, 4, lambda step: 1e-3, 3, 1.0, 0.0, "test", row.append,
             backend)
     for ours, readable in zip(rows["triton"], rows["torch"], strict=True):
-        assert ours == pytest.approx(readable, rel=1e-4, abs=1e-5)
+        assert ours == pytest.approx(readable, rel=1e-5, abs=1e-5)
     assert rows["torch"][3]["loss"] < rows["torch"][0]["loss"] - 0.1
 
 

@@ -236,6 +236,9 @@ def test_train_rapo_on_a_folder_of_ones_own(album: Path, tmp_path: Path) -> None
     assert again.returncode == 0, again.stderr
     assert json.loads((tmp_path / "run/rapo/eval.json").read_text())["sets"]["photos"]
     train_rapo.main(parse(RAPOConfig, rapo_options(album, tmp_path)))  # nothing is overwritten
+    with pytest.raises(OptionError, match="choose another --run"):
+        train_rapo.main(parse(RAPOConfig, rapo_options(album, tmp_path,
+                                                       model=tmp_path / "run/rapo")))
     assert (tmp_path / "run/before-1/rapo/model.safetensors").is_file()
 
 
