@@ -18,8 +18,8 @@ from nanoaes.cot import LEVELS, Judge, Teacher, balance, check, score_level
 from nanoaes.data import Example, read_all
 from nanoaes.errors import UserError
 from nanoaes.sampler import hold_out
-from nanoaes.toy import build_world, read_attributes, toy_specs
-from nanoaes.toy_teacher import ToyJudge, ToyTeacher
+from nanoaes.toy.teacher import ToyJudge, ToyTeacher
+from nanoaes.toy.world import build_world, read_attributes, toy_specs
 
 
 def collect(examples: list[Example], teacher: Teacher, judge: Judge, out: Path) -> None:

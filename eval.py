@@ -25,7 +25,7 @@ from nanoaes.metrics import domain_means, evaluate, format_table, short
 from nanoaes.prompt import PROMPTS, parse_score
 from nanoaes.rollout import rollout
 from nanoaes.sampler import by_dataset
-from nanoaes.toy import build_world, toy_specs
+from nanoaes.toy.world import build_world, toy_specs
 from nanoaes.vlm import VLM
 
 Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)

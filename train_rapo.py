@@ -29,14 +29,14 @@ from nanoaes.graphs import Graphs
 from nanoaes.inputs import Prompts
 from nanoaes.logprob import fused_token_loss, token_logprob
 from nanoaes.metrics import format_table
+from nanoaes.page.report import write_report
 from nanoaes.prompt import PROMPTS, format_ok, parse_score
 from nanoaes.rapo import advantages, rapo_loss, token_loss, token_weights
-from nanoaes.report import write_report
 from nanoaes.reward import Rewards, rewards
 from nanoaes.rollout import Rollouts, rollout
 from nanoaes.sampler import StepSampler, by_dataset, hold_out
-from nanoaes.toy import build_world, read_attributes, toy_specs
-from nanoaes.toy_teacher import critique_quality
+from nanoaes.toy.teacher import critique_quality
+from nanoaes.toy.world import build_world, read_attributes, toy_specs
 from nanoaes.vlm import VLM
 
 

@@ -16,7 +16,7 @@ from nanoaes.data import DataError, Example, check_images, load_image
 from nanoaes.errors import UserError
 from nanoaes.prompt import PROMPTS, answer_text
 from nanoaes.sft import Lesson, cosine, fit
-from nanoaes.toy_school import build_backbone
+from nanoaes.toy.school import build_backbone
 from nanoaes.vlm import VLM
 
 

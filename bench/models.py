@@ -20,10 +20,10 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nanoaes.inputs import Prompts
 from nanoaes.prompt import PROMPTS  # noqa: E402
-from nanoaes.toy import draw_qualities  # noqa: E402
-from nanoaes.toy_model import CHAT_WORDS, make_tokenizer  # noqa: E402
-from nanoaes.toy_render import render  # noqa: E402
-from nanoaes.toy_school import lesson  # noqa: E402
+from nanoaes.toy.model import CHAT_WORDS, make_tokenizer  # noqa: E402
+from nanoaes.toy.render import render  # noqa: E402
+from nanoaes.toy.school import lesson  # noqa: E402
+from nanoaes.toy.world import draw_qualities  # noqa: E402
 from nanoaes.vlm import VLM  # noqa: E402
 
 CUDA = torch.cuda.is_available()

@@ -23,8 +23,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from nanoaes.metrics import format_table, unreadable  # noqa: E402
-from nanoaes.toy import read_attributes  # noqa: E402
-from nanoaes.toy_teacher import critique_quality  # noqa: E402
+from nanoaes.toy.teacher import critique_quality  # noqa: E402
+from nanoaes.toy.world import read_attributes  # noqa: E402
 
 STAGES = {"backbone": "backbone", "cold start": "sft", "RAPO": "rapo"}  # -> the keys below
 

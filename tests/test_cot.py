@@ -9,8 +9,7 @@ import pytest
 import build_cot
 from nanoaes.cot import balance, check, leaks, score_level
 from nanoaes.data import Example
-from nanoaes.toy import WORDS, critique, read_critique, true_score, verdict
-from nanoaes.toy_teacher import (
+from nanoaes.toy.teacher import (
     INVENT_RATE,
     LEAK_RATE,
     MISMATCH_RATE,
@@ -18,6 +17,7 @@ from nanoaes.toy_teacher import (
     ToyTeacher,
     critique_quality,
 )
+from nanoaes.toy.world import WORDS, critique, read_critique, true_score, verdict
 
 
 @pytest.mark.parametrize("text", ["It earns a 0.7.", "People rated it highly.", "A high score.",

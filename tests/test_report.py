@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanoaes import charts
 from nanoaes.metrics import domain_means, evaluate
-from nanoaes.report import CURVES, GALLERY, pick_gallery, write_report
+from nanoaes.page import charts
+from nanoaes.page.report import CURVES, GALLERY, pick_gallery, write_report
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/a.png onerror=go()>"
 STAGES = ("backbone", "cold start", "RAPO")

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanoaes import toy
 from nanoaes.data import check_images, read_all
 from nanoaes.metrics import evaluate
 from nanoaes.sampler import by_dataset
-from nanoaes.toy import WORDS, critique, draw_qualities, level, read_critique, true_score
-from nanoaes.toy_render import MANNERS, SIZE, render
+from nanoaes.toy import world as toy
+from nanoaes.toy.render import MANNERS, SIZE, render
+from nanoaes.toy.world import WORDS, critique, draw_qualities, level, read_critique, true_score
 
 
 @pytest.fixture(scope="module")

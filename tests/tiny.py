@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from nanoaes.inputs import Prompts
-from nanoaes.toy import draw_qualities
-from nanoaes.toy_model import CHAT_WORDS, make_model, make_tokenizer
-from nanoaes.toy_render import render
-from nanoaes.toy_school import lesson
+from nanoaes.toy.model import CHAT_WORDS, make_model, make_tokenizer
+from nanoaes.toy.render import render
+from nanoaes.toy.school import lesson
+from nanoaes.toy.world import draw_qualities
 from nanoaes.vlm import VLM
 
 THIRDS = (1 / 3, 1 / 3, 1 / 3)

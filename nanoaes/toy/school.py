@@ -24,9 +24,9 @@ from tqdm import tqdm
 from nanoaes.checkpoint import publish
 from nanoaes.prompt import TOY_PROMPT, answer_text
 from nanoaes.sft import Lesson, cosine, fit
-from nanoaes.toy import WORDS, critique, draw_qualities, level, true_score
-from nanoaes.toy_model import CHAT_WORDS, make_model, make_tokenizer
-from nanoaes.toy_render import MANNERS, render
+from nanoaes.toy.model import CHAT_WORDS, make_model, make_tokenizer
+from nanoaes.toy.render import MANNERS, render
+from nanoaes.toy.world import WORDS, critique, draw_qualities, level, true_score
 from nanoaes.vlm import VLM
 
 DESCRIBE_PROMPT = "Describe this photograph."

@@ -27,7 +27,7 @@ from scipy.stats import norm
 from tqdm import tqdm
 
 from nanoaes.errors import UserError
-from nanoaes.toy_render import render
+from nanoaes.toy.render import render
 
 WORDS = {  # dimension -> two words for each level: bad, fair, good
     "light": (("flat", "dull"), ("soft", "gentle"), ("sculpted", "radiant")),

@@ -1,7 +1,7 @@
 """The toy MLLM: transformers' own Qwen2.5-VL at about a million parameters, and its tokenizer.
 
 It is written to disk as an ordinary Hugging Face folder and read by the code that reads a real
-checkpoint. `toy_school.py` teaches it. Left out: any word that the toy world does not need.
+checkpoint. `school.py` teaches it. Left out: any word that the toy world does not need.
 """
 
 import torch

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from nanoaes import charts
 from nanoaes.metrics import CORRELATIONS, DASH, short, unreadable
+from nanoaes.page import charts
 from nanoaes.prompt import critique_of
 
 GALLERY = 12  # pictures

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanoaes.toy import WORDS, critique, read_critique, verdict
+from nanoaes.toy.world import WORDS, critique, read_critique, verdict
 
 LEAK_RATE, MISMATCH_RATE, INVENT_RATE = 0.06, 0.06, 0.10
 
