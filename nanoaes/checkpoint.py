@@ -1,18 +1,20 @@
-"""Files that survive a crash: rows are appended, folders are written aside and renamed.
+"""Files that survive a crash or a full disk: rows are appended, the rest is written aside, renamed.
 
 Left out: optimizer state, random state and data position; exact resume comes with full-size
 training.
 """
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from nanoaes.errors import UserError
+from nanoaes.progress import say
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
@@ -56,30 +58,84 @@ def write_json(path: Path, value: Any) -> None:
     """The whole file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".partial")
-    aside.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
-    os.replace(aside, path)
+    try:
+        aside.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
+        _to_disk(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 @contextmanager
 def publish(path: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `path` only when all went well."""
-    aside, old = path.with_name(path.name + ".partial"), path.with_name(path.name + ".old")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    yield aside
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        os.replace(path, old)
-    os.replace(aside, path)
-    shutil.rmtree(old, ignore_errors=True)
+    """A folder to write into, which takes the place of `path` only when all went well.
+
+    Otherwise, be it in the body or in a rename, `path` is as it was and nothing else is left. A
+    process that dies between the two renames leaves the old folder under its other name: `recover`.
+    """
+    path = path.resolve()  # a link to another disk: the folder stays there
+    recover(path)
+    aside, old = _aside(path)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        # A rename may reach the disk before the contents do: then a power cut leaves empty files.
+        for part in (*aside.rglob("*"), aside):
+            _to_disk(part)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(aside, path)
+        _to_disk(path.parent)
+    finally:
+        recover(path)
+
+
+def recover(path: Path) -> None:
+    """Mend what a `publish` of `path` left that did not end: the old folder comes back.
+
+    Only for who alone writes there: it would pull the rug from under a `publish` at work.
+    """
+    path = path.resolve()
+    aside, old = _aside(path)
+    if old.exists() and not path.exists():
+        os.replace(old, path)
+    for left in (old, aside):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _aside(path: Path) -> tuple[Path, Path]:
+    """Names for the new folder and the old one; hidden: NAME.old may be the user's own copy."""
+    return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.replaced")
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file's contents, or the names in a folder, are on the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network disks cannot do that to a folder
+            raise
+    finally:
+        os.close(file)
 
 
 def set_aside(run: Path, names: list[str]) -> None:
-    """Move what an earlier run left under these names into RUN/before-1, before-2, …"""
+    """Move what an earlier run left under these names into RUN/before-1, before-2, …; all or none.
+
+    Where a move fails, those before it are undone.
+    """
     there = [run / name for name in names if (run / name).exists()]
-    if there:
-        aside = run / f"before-{1 + len(list(run.glob('before-*')))}"
-        aside.mkdir()
+    if not there:
+        return
+    # One more than the highest: a count would hit a number in use where one was deleted.
+    used = [int(p.name[7:]) for p in run.glob("before-*") if p.name[7:].isdecimal()]
+    aside = run / f"before-{max(used, default=0) + 1}"
+    aside.mkdir()
+    with ExitStack() as undo:
+        undo.callback(aside.rmdir)
         for path in there:
             os.replace(path, aside / path.name)
-        print(f"earlier results moved to {aside}")
+            undo.callback(os.replace, aside / path.name, path)
+        undo.pop_all()
+    say(f"earlier results moved to {aside}")

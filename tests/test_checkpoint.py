@@ -1,10 +1,28 @@
 """Nothing is lost on a crash: rows are appended, folders appear whole or not at all."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from nanoaes.checkpoint import append_row, publish, read_rows, set_aside, write_json
+from nanoaes.checkpoint import append_row, publish, read_rows, recover, set_aside, write_json
+
+ROOT = Path(__file__).parents[1]
+CRASH = """
+import os, sys
+from pathlib import Path
+from nanoaes.checkpoint import publish
+replace, left = os.replace, [int(sys.argv[2])]
+def crash(*args):
+    left[0] or os._exit(9)
+    left[0] -= 1
+    replace(*args)
+os.replace = crash
+with publish(Path(sys.argv[1])) as folder:
+    (folder / "weights").write_text("new")
+"""
 
 
 def test_rows_are_appended_and_read_back(tmp_path: Path) -> None:
@@ -38,6 +56,30 @@ def test_earlier_results_are_set_aside(tmp_path: Path) -> None:
     assert not (tmp_path / "before-3").exists()
 
 
+def test_set_aside_finds_a_free_number(tmp_path: Path) -> None:
+    for name in ("before-1", "before-3", "before-it-all"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a.txt").write_text("a")
+    set_aside(tmp_path, ["a.txt"])
+    assert (tmp_path / "before-4" / "a.txt").read_text() == "a"
+
+
+def test_set_aside_moves_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = os.replace
+
+    def fail_at_b(source: Path, target: Path) -> None:
+        if source.name == "b.txt":
+            raise PermissionError
+        replace(source, target)
+
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
+    monkeypatch.setattr(os, "replace", fail_at_b)
+    with pytest.raises(PermissionError):
+        set_aside(tmp_path, ["a.txt", "b.txt"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+
 @pytest.mark.parametrize("line", ["{", "[1]"])
 def test_a_broken_row_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "a.jsonl"
@@ -46,18 +88,76 @@ def test_a_broken_row_is_named(tmp_path: Path, line: str) -> None:
         read_rows(path)
 
 
-def test_a_crash_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
-    target = tmp_path / "model"
-    with publish(target) as folder:
-        (folder / "weights").write_text("old")
+def folder_with(path: Path, text: str) -> Path:
+    with publish(path) as folder:
+        (folder / "weights").write_text(text)
+    return path
+
+
+def test_an_error_while_writing_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+    target = folder_with(tmp_path / "model", "old")
     with pytest.raises(RuntimeError), publish(target) as folder:
         (folder / "weights").write_text("half")
         raise RuntimeError
     assert (target / "weights").read_text() == "old"
-    with publish(target) as folder:
-        (folder / "weights").write_text("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+    folder_with(target, "new")
     assert (target / "weights").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_rename_that_fails_leaves_the_old_folder(tmp_path: Path, renames: int,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    target = folder_with(tmp_path / "model", "old")
+    replace, calls = os.replace, []
+
+    def fail_once(*args: Path) -> None:
+        calls.append(args)
+        if len(calls) == renames + 1:
+            raise OSError
+        replace(*args)
+
+    monkeypatch.setattr(os, "replace", fail_once)
+    with pytest.raises(OSError):
+        folder_with(target, "new")
+    assert (target / "weights").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(("renames", "there"), [(0, True), (1, False)])
+@pytest.mark.parametrize("again", [recover, lambda path: folder_with(path, "old")])
+def test_a_crash_at_a_rename_is_mended(tmp_path: Path, renames: int, there: bool, again) -> None:
+    target = folder_with(tmp_path / "model", "old")
+    crash = [sys.executable, "-c", CRASH, str(target), str(renames)]
+    assert subprocess.run(crash, cwd=ROOT).returncode == 9
+    assert target.exists() == there and len(list(tmp_path.iterdir())) == 2
+    again(target)
+    assert (target / "weights").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_crash_after_both_renames_keeps_the_new_folder(tmp_path: Path) -> None:
+    target = folder_with(tmp_path / "model", "new")
+    folder_with(tmp_path / ".model.replaced", "old")
+    recover(target)
+    assert (target / "weights").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_users_own_copies_stay(tmp_path: Path) -> None:
+    for name in ("model.old", "model.partial"):
+        folder_with(tmp_path / name, name)
+    folder_with(tmp_path / "model", "new")
+    assert (tmp_path / "model.old" / "weights").read_text() == "model.old"
+    assert (tmp_path / "model.partial" / "weights").read_text() == "model.partial"
+
+
+def test_a_link_to_another_disk_stays_a_link(tmp_path: Path) -> None:
+    big = folder_with(tmp_path / "big" / "model", "old")
+    (tmp_path / "model").symlink_to(big)
+    folder_with(tmp_path / "model", "new")
+    assert (tmp_path / "model").is_symlink() and (big / "weights").read_text() == "new"
 
 
 def test_json_is_whole(tmp_path: Path) -> None:
@@ -65,3 +165,4 @@ def test_json_is_whole(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "x" / "a.json", {"a": object()})
     assert (tmp_path / "x" / "a.json").read_text() == '{"a": 1}'
+    assert [p.name for p in (tmp_path / "x").iterdir()] == ["a.json"]
