@@ -9,7 +9,8 @@ from PIL import Image
 
 from nanoaes.metrics import domain_means, evaluate
 from nanoaes.page import charts
-from nanoaes.page.report import CURVES, GALLERY, pick_gallery, write_report
+from nanoaes.page.gallery import GALLERY, pick_gallery
+from nanoaes.page.report import CURVES, write_report
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/a.png onerror=go()>"
 STAGES = ("backbone", "cold start", "RAPO")

@@ -6,23 +6,16 @@ a phone. Left out: sorting, zooming, and every picture but a dozen; the numbers 
 and the evaluations' JSON. Whatever a model wrote is data and is escaped.
 """
 
-import base64
-import io
 import json
-import math
 import os
-import re
 from html import escape
 from pathlib import Path
 
-from PIL import Image, ImageOps
-
 from nanoaes.metrics import CORRELATIONS, DASH, short, unreadable
 from nanoaes.page import charts
-from nanoaes.prompt import critique_of
+from nanoaes.page.gallery import gallery, known
+from nanoaes.page.style import STYLE
 
-GALLERY = 12  # pictures
-SIDE = 512  # pixels of an embedded picture's longer side; a smaller one is kept as it is
 CURVES = (  # title, {key in metrics.jsonl: name in the legend}, measured only now and then
     ("Reward and its parts", {"reward": "sum", "reward_rel": "relative",
                               "reward_abs": "absolute", "reward_fmt": "format"}, False),
@@ -60,11 +53,11 @@ def write_report(path: str | os.PathLike, title: str, history: list[dict],
     made = not config.get("train")
     head = (f'<header><div class="over">nanoaes · report</div><h1>{escape(title)}</h1>'
             f'<p class="lede">{escape(MADE_WORLD if made else REAL_WORLD)}</p></header>')
-    body = [head, _results(evals), _curves(history), _distributions(evals), _gallery(evals),
+    body = [head, _results(evals), _curves(history), _distributions(evals), gallery(evals),
             _appendix(evals, config, notes)]
     page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}'
             '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<style>{charts.STYLE}</style></head><body><main>{"".join(body)}</main></body></html>')
+            f'<style>{STYLE}</style></head><body><main>{"".join(body)}</main></body></html>')
     aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
     aside.write_text(page, encoding="utf-8", errors="replace")  # lone surrogates of a tokenizer
     os.replace(aside, path)
@@ -191,12 +184,8 @@ def _distributions(evals: dict[str, dict]) -> str:
 
 def _readable(items: list[dict]) -> tuple[list[float], list[float]]:
     """(truths, predictions) of the items with a readable answer."""
-    kept = [(i["truth"], i["pred"]) for i in items if _known(i["pred"])]
+    kept = [(i["truth"], i["pred"]) for i in items if known(i["pred"])]
     return [t for t, _ in kept], [p for _, p in kept]
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _panel(name: str, stage: str, truth: list[float], pred: list[float], peak: float) -> str:
@@ -204,82 +193,6 @@ def _panel(name: str, stage: str, truth: list[float], pred: list[float], peak: f
     return (f"<div><h4>{escape(stage)}<small>{len(truth):,} readable</small></h4>"
             f'{charts.scatter(truth, pred, label + ": prediction against truth")}'
             f'{charts.histogram(truth, pred, peak, label + ": both distributions")}</div>')
-
-
-def pick_gallery(evals: dict[str, dict], count: int = GALLERY) -> list[tuple[str, dict]]:
-    """(set, item) of `count` pictures: the sets in equal shares, each over its range of truth.
-
-    Deterministic; chosen among the last stage's items, the other stages are matched by image.
-    """
-    sets = list(evals.values())[-1]["sets"] if evals else {}
-    sets = {name: result["items"] for name, result in sets.items() if result["items"]}
-    picked = []
-    for i, (name, items) in enumerate(sets.items()):
-        share = min(len(items), count // len(sets) + (i < count % len(sets)))
-        ordered = sorted(items, key=lambda item: (item["truth"], str(item["image"])))
-        # The middle of each of `share` equal slices: the extremes are often outliers.
-        picked += [(name, ordered[int((j + 0.5) * len(ordered) / share)]) for j in range(share)]
-    return picked
-
-
-def _gallery(evals: dict[str, dict]) -> str:
-    """A dozen pictures with what each stage said about them."""
-    cards = ""
-    for name, item in pick_gallery(evals):
-        said = ""
-        for stage, result in evals.items():
-            items = result["sets"].get(name, {}).get("items", [])
-            match = next((i for i in items if i["image"] == item["image"]), None)
-            said += _said(stage, match)
-        cards += (f'<article class="card"><figure>{_picture(item["image"])}<figcaption><b>truth '
-                  f'{item["truth"]:.2f}</b> · {escape(name)} · {escape(Path(item["image"]).name)}'
-                  f"</figcaption></figure>{said}</article>")
-    return (f'<section><h2>Critiques</h2><p class="note">The same pictures at every stage. On the '
-            'ruler from 0 to 1 the bar is what people said, the dot what the model answered.</p>'
-            f'<div style="--n:{max(1, len(evals))}">{cards}</div></section>') if cards else ""
-
-
-def _said(stage: str, item: dict | None) -> str:
-    """One stage's answer: badge, ruler and critique; an unreadable answer is shown as written."""
-    if item is None:
-        badge, ruler, words = "", "", '<p class="none">Not asked.</p>'
-    elif not _known(item["pred"]):
-        badge, ruler = '<span class="badge bad">unreadable</span>', _ruler(item["truth"])
-        words = f'<pre>{escape(item["text"]) or "(empty)"}</pre>'
-    else:
-        badge = f'<span class="badge">{item["pred"]:.2f}</span>'
-        ruler = _ruler(item["truth"], item["pred"])
-        words = f'<blockquote>{_critique(item["text"])}</blockquote>'
-    return f'<div class="said"><header>{escape(stage)}{badge}</header>{ruler}{words}</div>'
-
-
-def _ruler(*scores: float) -> str:
-    """Truth, then the answer, as marks on a line from 0 to 1."""
-    marks = "".join(f'<i style="left:{100 * score:.0f}%"></i>' for score in scores)
-    return f'<div class="ruler">{marks}</div>'
-
-
-def _critique(text: str) -> str:
-    """The think block as paragraphs, **bold** and a leading "Composition:" set in bold."""
-    paragraphs = [escape(p.strip()) for p in critique_of(text).splitlines() if p.strip()]
-    bold = [re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", p) for p in paragraphs]
-    led = [re.sub(r"^([A-Z][A-Za-z ]{2,24}:)(?= )", r"<b>\1</b>", p) for p in bold]
-    return "".join(f"<p>{p}</p>" for p in led) or '<p class="none">No critique.</p>'
-
-
-def _picture(path: str) -> str:
-    """The image as a data: address; small ones losslessly, a grey square for one that is lost."""
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError:
-        return '<div class="lost">picture not found</div>'
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    kind = "PNG" if max(image.size) <= 128 else "JPEG"
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{escape(Path(path).name)}" src="data:image/{kind.lower()};base64,{data}">'
 
 
 def _appendix(evals: dict[str, dict], config: dict, notes: list[str]) -> str:

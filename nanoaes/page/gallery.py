@@ -1,0 +1,100 @@
+"""A dozen pictures with what each stage said about them: score, ruler, critique.
+
+A picture is shown as the model saw it (upright, alpha on white). Left out: every other picture;
+their answers are in the evaluations' JSON.
+"""
+
+import base64
+import io
+import math
+import re
+from html import escape
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from nanoaes.prompt import critique_of
+
+GALLERY = 12  # pictures
+SIDE = 512  # pixels of an embedded picture's longer side; a smaller one is kept as it is
+
+
+def gallery(evals: dict[str, dict]) -> str:
+    """A dozen pictures with what each stage said about them."""
+    cards = ""
+    for name, item in pick_gallery(evals):
+        said = ""
+        for stage, result in evals.items():
+            items = result["sets"].get(name, {}).get("items", [])
+            match = next((i for i in items if i["image"] == item["image"]), None)
+            said += _said(stage, match)
+        cards += (f'<article class="card"><figure>{_picture(item["image"])}<figcaption><b>truth '
+                  f'{item["truth"]:.2f}</b> · {escape(name)} · {escape(Path(item["image"]).name)}'
+                  f"</figcaption></figure>{said}</article>")
+    return (f'<section><h2>Critiques</h2><p class="note">The same pictures at every stage. On the '
+            'ruler from 0 to 1 the bar is what people said, the dot what the model answered.</p>'
+            f'<div style="--n:{max(1, len(evals))}">{cards}</div></section>') if cards else ""
+
+
+def pick_gallery(evals: dict[str, dict], count: int = GALLERY) -> list[tuple[str, dict]]:
+    """(set, item) of `count` pictures: the sets in equal shares, each over its range of truth.
+
+    Deterministic; chosen among the last stage's items, the other stages are matched by image.
+    """
+    sets = list(evals.values())[-1]["sets"] if evals else {}
+    sets = {name: result["items"] for name, result in sets.items() if result["items"]}
+    picked = []
+    for i, (name, items) in enumerate(sets.items()):
+        share = min(len(items), count // len(sets) + (i < count % len(sets)))
+        ordered = sorted(items, key=lambda item: (item["truth"], str(item["image"])))
+        # The middle of each of `share` equal slices: the extremes are often outliers.
+        picked += [(name, ordered[int((j + 0.5) * len(ordered) / share)]) for j in range(share)]
+    return picked
+
+
+def known(value: float | None) -> bool:
+    """Whether a prediction is there to be drawn: unreadable ones are None."""
+    return value is not None and math.isfinite(value)
+
+
+def _said(stage: str, item: dict | None) -> str:
+    """One stage's answer: badge, ruler and critique; an unreadable answer is shown as written."""
+    if item is None:
+        badge, ruler, words = "", "", '<p class="none">Not asked.</p>'
+    elif not known(item["pred"]):
+        badge, ruler = '<span class="badge bad">unreadable</span>', _ruler(item["truth"])
+        words = f'<pre>{escape(item["text"]) or "(empty)"}</pre>'
+    else:
+        badge = f'<span class="badge">{item["pred"]:.2f}</span>'
+        ruler = _ruler(item["truth"], item["pred"])
+        words = f'<blockquote>{_critique(item["text"])}</blockquote>'
+    return f'<div class="said"><header>{escape(stage)}{badge}</header>{ruler}{words}</div>'
+
+
+def _ruler(*scores: float) -> str:
+    """Truth, then the answer, as marks on a line from 0 to 1."""
+    marks = "".join(f'<i style="left:{100 * score:.0f}%"></i>' for score in scores)
+    return f'<div class="ruler">{marks}</div>'
+
+
+def _critique(text: str) -> str:
+    """The think block as paragraphs, **bold** and a leading "Composition:" set in bold."""
+    paragraphs = [escape(p.strip()) for p in critique_of(text).splitlines() if p.strip()]
+    bold = [re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", p) for p in paragraphs]
+    led = [re.sub(r"^([A-Z][A-Za-z ]{2,24}:)(?= )", r"<b>\1</b>", p) for p in bold]
+    return "".join(f"<p>{p}</p>" for p in led) or '<p class="none">No critique.</p>'
+
+
+def _picture(path: str) -> str:
+    """The image as a data: address; small ones losslessly, a grey square for one that is lost."""
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except OSError:
+        return '<div class="lost">picture not found</div>'
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    kind = "PNG" if max(image.size) <= 128 else "JPEG"
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{escape(Path(path).name)}" src="data:image/{kind.lower()};base64,{data}">'
