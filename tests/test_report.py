@@ -9,7 +9,7 @@ from PIL import Image
 
 from nanoaes.metrics import domain_means, evaluate
 from nanoaes.page import charts
-from nanoaes.page.gallery import GALLERY, pick_gallery
+from nanoaes.page.gallery import GALLERY
 from nanoaes.page.report import CURVES, write_report
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/a.png onerror=go()>"
@@ -48,7 +48,7 @@ def result(folder, truths, spread, rng):
 
 def history(steps=30):
     """Rows with every key, the evaluation's only now and then."""
-    keys = [k for _, names, sparse in CURVES if not sparse for k in names]
+    keys = [k for _, names, sparse, _ in CURVES if not sparse for k in names]
     rows = [{"step": t, **{k: 0.5 + 0.01 * t for k in keys}} for t in range(steps)]
     for row in rows[::10]:
         row.update(eval_plcc=0.4, eval_srcc=0.5)
@@ -67,16 +67,16 @@ def drawings(text):
 def test_whole_page(tmp_path, evals):
     text = page(tmp_path, "A <run> & more", history(), evals, {"K": 4, "tag": EVIL}, [EVIL])
     assert "<title>A &lt;run&gt; &amp; more</title>" in text and "small made world" in text
-    for title, names, _ in CURVES:
+    for title, names, *_ in CURVES:
         assert f"<b>{title}</b>" in text
         assert all(f">{name}</span>" in text for name in names.values())
-    # Nine curves; scatter and histogram per set for the first stage and the last.
+    # The curves; scatter and histogram per set for the first stage and the last.
     assert len(drawings(text)) == len(CURVES) + 2 * 2 * 2
     assert text.count("data:image/png;base64,") == GALLERY
     for stage in STAGES:
-        assert text.count(f"<header>{stage}") == GALLERY
+        assert text.count(f"<header><bdi>{stage}</bdi>") == GALLERY
     assert 'name="viewport"' in text and "prefers-color-scheme:dark" in text
-    assert "Not recorded" not in text and "over backbone" in text
+    assert "Not recorded" not in text and "over <bdi>backbone</bdi>" in text
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -86,7 +86,7 @@ def test_nothing_a_model_wrote_is_markup(tmp_path, evals):
     assert not re.search(r"""(src|href)\s*=\s*["']?https?:""", text.replace(EVIL_ESCAPED, ""))
     assert "url(" not in text and "@import" not in text and "<link" not in text
     assert "<b>Color:</b> <b>warm</b> &amp; &lt;script&gt;" in text
-    assert '<p>second line</p>' in text
+    assert '<p dir="auto">second line</p>' in text
 
 
 EVIL_ESCAPED = "src=http://evil.example/a.png onerror=go()&gt;"  # text, not an attribute
@@ -110,6 +110,41 @@ def test_gaps_and_nan(tmp_path, evals):
     assert not re.search(r"\bnan\b|\binf\b", re.sub(r"base64,[^\"]*", "", text), re.IGNORECASE)
     assert text.count("Not recorded") == 1 and "small made world" not in text
     assert drawings(text)
+
+
+def test_a_file_of_an_older_run_still_renders(tmp_path, evals):
+    new = {"rollout_gap", "rollout_gap_max", "truncated", "epoch", "eval_share"}
+    rows = [{k: v for k, v in row.items() if k not in new} for row in history()]
+    text = page(tmp_path, "t", rows, evals, {}, [])
+    assert text.count("Not recorded") == 2 and "cut off" not in text
+    assert "Passes over" not in text and "Held-out checks" not in text
+
+
+def test_passes_and_the_time_of_checks_are_those_of_the_last_row_that_knows(tmp_path):
+    rows = history()
+    for row in rows:
+        row.update(epoch=0.1 * row["step"], eval_share=0.001 * row["step"])
+    del rows[-1]["eval_share"]
+    text = page(tmp_path, "t", rows, {}, {}, [])
+    assert "Passes over the training pictures: 2.9. Held-out checks took 2.8 % of the time." in text
+
+
+def test_loss_of_zero_is_explained_below_its_chart(tmp_path):
+    text = page(tmp_path, "t", history(), {}, {}, [])
+    chart = next(c for c in text.split('<figure class="chart">') if "<b>Loss</b>" in c)
+    assert re.search(r'</svg><p class="note">[^<]*sum to 0', chart)
+
+
+def test_answers_cut_are_shares_over_all_sets_where_known(tmp_path, evals):
+    for i, stage in enumerate(STAGES[1:]):
+        for j, part in enumerate(evals[stage]["sets"].values()):
+            part["metrics"]["cut"] = i + j  # 0 + 1, then 1 + 2, of 40 answers
+    table = re.search(r"<table>.*</table>", page(tmp_path, "t", [], evals, {}, []), re.DOTALL)[0]
+    heads, *rows = re.findall(r"<tr.*?</tr>", table)
+    assert heads.endswith("<th>unreadable</th><th>cut off</th></tr>")
+    assert [row.split("<td>")[-1] for row in rows[:3]] == [
+        "–</td></tr>", "2.5 %</td></tr>", "7.5 %</td></tr>"]
+    assert len({row.count("<td") for row in rows}) == 1
 
 
 def test_line_lifts_its_pen_at_a_gap():
@@ -149,7 +184,7 @@ def test_one_stage_missing_sets_and_lost_pictures(tmp_path, evals):
     for item in evals["RAPO"]["sets"]["AADB"]["items"]:
         item["image"] = str(tmp_path / "AADB_0.png")
     text = page(tmp_path, "t", history(), evals, {}, [])
-    assert "picture not found" in text and "Not asked." in text
+    assert "picture cannot be read" in text and "Not asked." in text
     assert drawings(text)
 
 
@@ -160,12 +195,3 @@ def test_all_unreadable(tmp_path):
               "sets": {"AVA": {"domain": "in", "metrics": m, "items": items}}}
     text = page(tmp_path, "t", [], {"a": result, "b": result}, {}, [])
     assert "100.0 %" in text and "(empty)" in text and drawings(text)
-
-
-def test_gallery_is_spread_and_deterministic(evals):
-    picked = pick_gallery(evals)
-    assert picked == pick_gallery(evals) and len(picked) == GALLERY
-    assert [name for name, _ in picked] == ["AVA"] * 6 + ["AADB"] * 6
-    truths = [item["truth"] for _, item in picked[:6]]
-    assert truths == sorted(truths) and truths[0] < 0.25 and truths[-1] > 0.75
-    assert len({item["image"] for _, item in picked}) == GALLERY

@@ -8,9 +8,10 @@ axes.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
+
+from nanoaes.page.text import plain
 
 MAX_POINTS = 600  # of a line or a scatter; more only makes the page heavy
 BINS = 20
@@ -51,16 +52,16 @@ class Frame:
         out += [f'<text class="mid" x="{self.px(t):.1f}" y="{base + 14:.1f}">{number(t)}</text>'
                 for t in x_ticks]
         out.append(f'<text class="mid" x="{(self.left + end) / 2:.1f}" '
-                   f'y="{self.height - 4:.1f}">{escape(x_label)}</text>')
+                   f'y="{self.height - 4:.1f}">{plain(x_label)}</text>')
         if y_label:
             middle = (self.top + base) / 2
             out.append(f'<text class="mid" transform="translate(9 {middle:.1f}) rotate(-90)">'
-                       f'{escape(y_label)}</text>')
+                       f'{plain(y_label)}</text>')
         return "".join(out)
 
     def svg(self, body: str, label: str) -> str:
         """The whole drawing; `label` is read out where it cannot be seen."""
-        return (f'<svg class="plot" role="img" aria-label="{escape(label)}" '
+        return (f'<svg class="plot" role="img" aria-label="{plain(label)}" '
                 f'viewBox="0 0 {self.width:g} {self.height:g}">{body}</svg>')
 
 
@@ -90,25 +91,26 @@ def smooth(y: np.ndarray) -> np.ndarray:
 
 
 def line_chart(title: str, steps: Sequence[float], series: dict[str, Sequence[float | None]],
-               sparse: bool = False) -> str:
+               *, sparse: bool = False, note: str = "") -> str:
     """Named lines (T,) over `steps` (T,), ascending: raw faint, smoothed strong.
 
     A value that is None or not finite leaves a gap. `sparse` is for what is measured now and then:
-    known points are marked and joined across gaps.
+    known points are marked and joined across gaps. `note` stands below.
     """
     x, lines = np.asarray(steps, float), [_finite(y) for y in series.values()]
     xs = np.concatenate([x[np.isfinite(y)] for y in lines])
     ys = np.concatenate([y[np.isfinite(y)] for y in lines])
-    legend = "".join(f'<span class="key c{i}">{escape(name)}</span>'
+    legend = "".join(f'<span class="key c{i}">{plain(name)}</span>'
                      for i, name in enumerate(series))
-    head = f'<figure class="chart"><figcaption><b>{escape(title)}</b>{legend}</figcaption>'
+    head = f'<figure class="chart"><figcaption><b>{plain(title)}</b>{legend}</figcaption>'
     if not len(xs):
         return head + '<p class="none">Not recorded in this run.</p></figure>'
+    foot = (f'<p class="note">{plain(note)}</p>' if note else "") + "</figure>"
     frame = Frame(330, 190, _range(xs, 0.0), _range(ys, 0.06))
     body = frame.axes(ticks(*frame.x_range), ticks(*frame.y_range), "step")
     for i, y in enumerate(lines):
         body += f'<g class="c{i}">{_line(frame, x, y, sparse)}</g>'
-    return head + frame.svg(body, title) + "</figure>"
+    return head + frame.svg(body, title) + foot
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:

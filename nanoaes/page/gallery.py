@@ -8,11 +8,13 @@ import base64
 import io
 import math
 import re
-from html import escape
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from nanoaes.data import load_image
+from nanoaes.errors import UserError
+from nanoaes.page.text import block, inline, plain
 from nanoaes.prompt import critique_of
 
 GALLERY = 12  # pictures
@@ -28,8 +30,9 @@ def gallery(evals: dict[str, dict]) -> str:
             items = result["sets"].get(name, {}).get("items", [])
             match = next((i for i in items if i["image"] == item["image"]), None)
             said += _said(stage, match)
-        cards += (f'<article class="card"><figure>{_picture(item["image"])}<figcaption><b>truth '
-                  f'{item["truth"]:.2f}</b> · {escape(name)} · {escape(Path(item["image"]).name)}'
+        caption = (f'<b>truth {item["truth"]:.2f}</b> · {inline(name)} · '
+                   f'{inline(Path(item["image"]).name)}')
+        cards += (f'<article class="card"><figure>{_picture(item["image"])}<figcaption>{caption}'
                   f"</figcaption></figure>{said}</article>")
     return (f'<section><h2>Critiques</h2><p class="note">The same pictures at every stage. On the '
             'ruler from 0 to 1 the bar is what people said, the dot what the model answered.</p>'
@@ -63,12 +66,12 @@ def _said(stage: str, item: dict | None) -> str:
         badge, ruler, words = "", "", '<p class="none">Not asked.</p>'
     elif not known(item["pred"]):
         badge, ruler = '<span class="badge bad">unreadable</span>', _ruler(item["truth"])
-        words = f'<pre>{escape(item["text"]) or "(empty)"}</pre>'
+        words = f'<pre dir="auto">{block(item["text"]) or "(empty)"}</pre>'
     else:
         badge = f'<span class="badge">{item["pred"]:.2f}</span>'
         ruler = _ruler(item["truth"], item["pred"])
         words = f'<blockquote>{_critique(item["text"])}</blockquote>'
-    return f'<div class="said"><header>{escape(stage)}{badge}</header>{ruler}{words}</div>'
+    return f'<div class="said"><header>{inline(stage)}{badge}</header>{ruler}{words}</div>'
 
 
 def _ruler(*scores: float) -> str:
@@ -79,22 +82,23 @@ def _ruler(*scores: float) -> str:
 
 def _critique(text: str) -> str:
     """The think block as paragraphs, **bold** and a leading "Composition:" set in bold."""
-    paragraphs = [escape(p.strip()) for p in critique_of(text).splitlines() if p.strip()]
+    # Not splitlines() and strip(): they would swallow control characters that are to be seen.
+    lines = [line.strip(" \t") for line in critique_of(text).split("\n")]
+    paragraphs = [block(line) for line in lines if line]
     bold = [re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", p) for p in paragraphs]
     led = [re.sub(r"^([A-Z][A-Za-z ]{2,24}:)(?= )", r"<b>\1</b>", p) for p in bold]
-    return "".join(f"<p>{p}</p>" for p in led) or '<p class="none">No critique.</p>'
+    return "".join(f'<p dir="auto">{p}</p>' for p in led) or '<p class="none">No critique.</p>'
 
 
 def _picture(path: str) -> str:
-    """The image as a data: address; small ones losslessly, a grey square for one that is lost."""
+    """What the model saw as a data: address, small ones losslessly; a grey square if it is lost."""
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError:
-        return '<div class="lost">picture not found</div>'
+        image = load_image(Path(path))
+    except UserError:
+        return '<div class="lost">picture cannot be read</div>'
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     kind = "PNG" if max(image.size) <= 128 else "JPEG"
     buffer = io.BytesIO()
     image.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{escape(Path(path).name)}" src="data:image/{kind.lower()};base64,{data}">'
+    return f'<img alt="{plain(Path(path).name)}" src="data:image/{kind.lower()};base64,{data}">'

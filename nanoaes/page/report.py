@@ -3,31 +3,50 @@
 Pictures are embedded, charts are inline SVG and styles are inline too (charts.py): the page
 needs no network and no JavaScript, follows the reader's light or dark setting and reads on
 a phone. Left out: sorting, zooming, and every picture but a dozen; the numbers are in metrics.jsonl
-and the evaluations' JSON. Whatever a model wrote is data and is escaped.
+and the evaluations' JSON. Whatever a model wrote is data and is made
+safe to show (text.py).
 """
 
 import json
 import os
-from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
-from nanoaes.metrics import CORRELATIONS, DASH, short, unreadable
+from nanoaes.metrics import CORRELATIONS, DASH, short
 from nanoaes.page import charts
 from nanoaes.page.gallery import gallery, known
 from nanoaes.page.style import STYLE
+from nanoaes.page.text import block, inline, plain
 
-CURVES = (  # title, {key in metrics.jsonl: name in the legend}, measured only now and then
-    ("Reward and its parts", {"reward": "sum", "reward_rel": "relative",
-                              "reward_abs": "absolute", "reward_fmt": "format"}, False),
-    ("Held-out PLCC / SRCC", {"eval_plcc": "PLCC", "eval_srcc": "SRCC"}, True),
-    ("Spread of predictions and truth", {"pred_std": "predictions", "truth_std": "truth"}, False),
-    ("KL to the reference", {"kl": "KL (nats per token)"}, False),
-    ("Token entropy", {"entropy": "entropy (nats)"}, False),
-    ("Completion length", {"length": "tokens"}, False),
-    ("Clip fractions (low, high)", {"clip_low": "low", "clip_high": "high"}, False),
-    ("Groups without spread", {"flat_groups": "share of groups"}, False),
-    ("Format and parse rate", {"format_rate": "format", "parse_rate": "parse"}, False),
+
+class Curve(NamedTuple):
+    """One chart over steps."""
+    title: str
+    keys: dict[str, str]            # key in metrics.jsonl -> name in the legend
+    sparse: bool = False            # measured only now and then
+    note: str = ""                  # what a reader might misread
+
+
+CURVES = (
+    Curve("Reward and its parts", {"reward": "sum", "reward_rel": "relative",
+                                   "reward_abs": "absolute", "reward_fmt": "format"}),
+    Curve("Held-out PLCC / SRCC", {"eval_plcc": "PLCC", "eval_srcc": "SRCC"}, sparse=True),
+    Curve("Spread of predictions and truth", {"pred_std": "predictions", "truth_std": "truth"}),
+    Curve("KL to the reference", {"kl": "KL (nats per token)"}),
+    Curve("Token entropy", {"entropy": "entropy (nats)"}),
+    Curve("Completion length", {"length": "tokens"}),
+    Curve("Answers cut at the limit", {"truncated": "share of answers"}),
+    Curve("Format and parse rate", {"format_rate": "format", "parse_rate": "parse"}),
+    Curve("Groups without spread", {"flat_groups": "share of groups"}),
+    Curve("Clip fractions (low, high)", {"clip_low": "low", "clip_high": "high"}),
+    Curve("Rollout against training log-probs",
+          {"rollout_gap": "mean (nats)", "rollout_gap_max": "maximum"}),
+    Curve("Loss", {"loss": "loss"}, note=(
+        "A loss near 0 is no fault: at a step's first update the ratio is 1 and the advantages of "
+        "a group sum to 0, so the policy's part of the loss is 0 while its gradient is not.")),
 )
+# A count in `metrics` -> its column's heading; older results lack "cut", and so does their table.
+SHARES = {"parse_fail": "unreadable", "cut": "cut off"}
 MADE_WORLD = ("A small made world: the photographs are drawn by a program that knows how good each "
               "one is, and a tiny model learns to judge them. The sets bear the names of the real "
               "ones whose file formats they imitate; no figure here compares with the paper's.")
@@ -51,15 +70,15 @@ def write_report(path: str | os.PathLike, title: str, history: list[dict],
     """
     path = Path(path)
     made = not config.get("train")
-    head = (f'<header><div class="over">nanoaes · report</div><h1>{escape(title)}</h1>'
-            f'<p class="lede">{escape(MADE_WORLD if made else REAL_WORLD)}</p></header>')
+    head = (f'<header><div class="over">nanoaes · report</div><h1>{inline(title)}</h1>'
+            f'<p class="lede">{MADE_WORLD if made else REAL_WORLD}</p></header>')
     body = [head, _results(evals), _curves(history), _distributions(evals), gallery(evals),
             _appendix(evals, config, notes)]
-    page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}'
+    page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{plain(title)}'
             '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<style>{STYLE}</style></head><body><main>{"".join(body)}</main></body></html>')
     aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    aside.write_text(page, encoding="utf-8", errors="replace")  # lone surrogates of a tokenizer
+    aside.write_text(page, encoding="utf-8")
     os.replace(aside, path)
     return path
 
@@ -70,20 +89,23 @@ def _results(evals: dict[str, dict]) -> str:
         return '<p class="none">No evaluation was given.</p>'
     stages, domains = list(evals), _domains(evals)
     heads = "".join(
-        f'<th>{escape(s)}<small>{"in-domain" if d == "in" else "OOD"}</small></th>'
+        f'<th>{inline(s)}<small>{"in-domain" if d == "in" else "OOD"}</small></th>'
         for s, d in domains.items())
     heads += "".join(f'<th class="mean">{m}<small>mean</small></th>'
                      for m in ("in-domain", "OOD", "all"))
-    rows = "".join(_row(name, evals[name], domains, "last" if name == stages[-1] else "")
-                   for name in stages)
+    shares = [key for key in SHARES if any(_share(r, key) != DASH for r in evals.values())]
+    heads += "".join(f"<th>{SHARES[key]}</th>" for key in shares)
+    rows = "".join(f'<tr{" class=last" if name == stages[-1] else ""}><th>{inline(name)}</th>'
+                   f"{_cells(evals[name], domains, shares)}</tr>" for name in stages)
     if len(stages) > 1:
-        rows += _gain_row(stages, evals, domains)
+        rows += _gain_row(stages, evals, domains, len(shares))
+    note = " Cut off: answers that reached the length limit." if "cut" in shares else ""
     return (f'{_tiles(evals)}<section><h2>Agreement with people</h2>'
             f'<div class="scroll"><table><thead><tr><th>PLCC<small>SRCC</small></th>{heads}'
-            f'<th>unreadable</th></tr></thead><tbody>{rows}</tbody></table></div><p class="note">'
+            f'</tr></thead><tbody>{rows}</tbody></table></div><p class="note">'
             'PLCC above SRCC, each with its 95 % bootstrap interval over images. Means are plain '
             'means over sets, never pooled; a constant answer has no order and counts as 0. '
-            'Unreadable answers are left out of the correlations.</p></section>')
+            f'Unreadable answers are left out of the correlations.{note}</p></section>')
 
 
 def _domains(evals: dict[str, dict]) -> dict[str, str]:
@@ -100,8 +122,8 @@ def _tiles(evals: dict[str, dict]) -> str:
                               ("out of domain PLCC", "ood", "plcc")):
         a, b = first["mean"][domain][key], last["mean"][domain][key]
         tiles.append((name, short(b), f"from {short(a)}, {_gain(a, b)}"))
-    shares = [f"{100 * unreadable(result):.1f} %" for result in (first, last)]
-    tiles.append(("unreadable answers", shares[1], f"from {shares[0]}"))
+    tiles.append(("unreadable answers", _share(last, "parse_fail"),
+                  f"from {_share(first, 'parse_fail')}"))
     return '<div class="tiles">{}</div>'.format("".join(
         f"<div><span>{name}</span><b>{value}</b><span>{was if len(evals) > 1 else ''}</span></div>"
         for name, value, was in tiles))
@@ -120,7 +142,15 @@ def _metrics(result: dict, domains: dict[str, str]) -> list[dict]:
     return sets + [result["mean"][domain] for domain in ("in", "ood", "all")]
 
 
-def _row(name: str, result: dict, domains: dict[str, str], css: str) -> str:
+def _share(result: dict, key: str) -> str:
+    """Answers counted under `key`, in percent over all sets; a dash where a set does not tell."""
+    metrics = [one["metrics"] for one in result["sets"].values()]
+    if not metrics or any(m.get(key) is None for m in metrics):
+        return DASH
+    return f"{100 * sum(m[key] for m in metrics) / max(1, sum(m['n'] for m in metrics)):.1f} %"
+
+
+def _cells(result: dict, domains: dict[str, str], shares: list[str]) -> str:
     """A stage's line of the table."""
     cells = ""
     for i, m in enumerate(_metrics(result, domains)):
@@ -128,8 +158,7 @@ def _row(name: str, result: dict, domains: dict[str, str], css: str) -> str:
         for key in CORRELATIONS:
             cells += f"<div>{short(m.get(key))}{_interval(m.get(key + '_ci'))}</div>"
         cells += "</td>"
-    return (f'<tr class="{css}"><th>{escape(name)}</th>{cells}'
-            f"<td>{100 * unreadable(result):.1f} %</td></tr>")
+    return cells + "".join(f"<td>{_share(result, key)}</td>" for key in shares)
 
 
 def _interval(ci: list[float] | None) -> str:
@@ -141,14 +170,15 @@ def _interval(ci: list[float] | None) -> str:
     return f'<i class="ci" style="--a:{a:.0f}%;--b:{b:.0f}%"></i><small>{text}</small>'
 
 
-def _gain_row(stages: list[str], evals: dict[str, dict], domains: dict[str, str]) -> str:
-    """Gain of the last stage over the first, in percent."""
+def _gain_row(stages: list[str], evals: dict[str, dict], domains: dict[str, str],
+              empty: int) -> str:
+    """Gain of the last stage over the first, in percent; `empty` columns have none."""
     ends = (_metrics(evals[stages[0]], domains), _metrics(evals[stages[-1]], domains))
     cells = "".join(
         f'<td>{"<br>".join(_gain(a.get(key), b.get(key)) for key in CORRELATIONS)}</td>'
         for a, b in zip(*ends, strict=True))
-    head = f"{escape(stages[-1])}<small>over {escape(stages[0])}</small>"
-    return f'<tr class="gain"><th>{head}</th>{cells}<td></td></tr>'
+    head = f"{inline(stages[-1])}<small>over {inline(stages[0])}</small>"
+    return f'<tr class="gain"><th>{head}</th>{cells}{"<td></td>" * empty}</tr>'
 
 
 def _curves(history: list[dict]) -> str:
@@ -158,10 +188,22 @@ def _curves(history: list[dict]) -> str:
         by_step.setdefault(row["step"], {}).update(row)
     steps = sorted(by_step)
     out = "".join(charts.line_chart(title, steps, {
-        name: [by_step[t].get(key) for t in steps] for key, name in keys.items()}, sparse)
-        for title, keys, sparse in CURVES)
+        name: [by_step[t].get(key) for t in steps] for key, name in keys.items()},
+        sparse=sparse, note=note) for title, keys, sparse, note in CURVES)
     return ('<section><h2>Training</h2><p class="note">Faint: every step. Strong: a running mean '
-            f'over some 4 % of the run, centred.</p><div class="grid">{out}</div></section>')
+            f'over some 4 % of the run, centred.{_effort([by_step[t] for t in steps])}</p>'
+            f'<div class="grid">{out}</div></section>')
+
+
+def _effort(rows: list[dict]) -> str:
+    """How often the pictures were seen and what the checks cost, where the run recorded it."""
+    last = {key: row[key] for row in rows for key in ("epoch", "eval_share") if known(row.get(key))}
+    out = ""
+    if "epoch" in last:
+        out += f" Passes over the training pictures: {charts.number(last['epoch'])}."
+    if "eval_share" in last:
+        out += f" Held-out checks took {100 * last['eval_share']:.1f} % of the time."
+    return out
 
 
 def _distributions(evals: dict[str, dict]) -> str:
@@ -175,7 +217,7 @@ def _distributions(evals: dict[str, dict]) -> str:
         peak = charts.histogram_peak(*(sample for pair in read.values() for sample in pair))
         panels = "".join(_panel(name, e, *read[e], peak) for e in ends)
         tag = f'<span class="tag">{"in-domain" if domain == "in" else "out of domain"}</span>'
-        out += f'<h3>{escape(name)}{tag}</h3><div class="pairs">{panels}</div>'
+        out += f'<h3>{inline(name)}{tag}</h3><div class="pairs">{panels}</div>'
     return ('<section><h2>Predictions and truth</h2><p class="note">Left, each picture a point; '
             'a perfect answer lies on the dashed line. Right, how the scores are distributed: '
             '<span class="key truth">truth</span> and <span class="key pred">prediction</span>.'
@@ -190,7 +232,7 @@ def _readable(items: list[dict]) -> tuple[list[float], list[float]]:
 
 def _panel(name: str, stage: str, truth: list[float], pred: list[float], peak: float) -> str:
     label = f"{stage} on {name}"
-    return (f"<div><h4>{escape(stage)}<small>{len(truth):,} readable</small></h4>"
+    return (f"<div><h4>{inline(stage)}<small>{len(truth):,} readable</small></h4>"
             f'{charts.scatter(truth, pred, label + ": prediction against truth")}'
             f'{charts.histogram(truth, pred, peak, label + ": both distributions")}</div>')
 
@@ -199,8 +241,8 @@ def _appendix(evals: dict[str, dict], config: dict, notes: list[str]) -> str:
     """Notes, configuration, checkpoints and decoding settings, folded away."""
     runs = {name: {key: result.get(key) for key in ("checkpoint", "decoding")}
             for name, result in evals.items()}
-    blocks = "".join(f"<h3>{name}</h3><pre>{escape(json.dumps(value, indent=2, default=str))}</pre>"
+    blocks = "".join(f"<h3>{name}</h3><pre>{block(json.dumps(value, indent=2, default=str))}</pre>"
                      for name, value in (("Configuration", config), ("Evaluations", runs)))
-    listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    listed = "".join(f"<li>{inline(note)}</li>" for note in notes)
     return (f'<details><summary>Notes and configuration</summary><h3>Notes</h3><ul>{listed}</ul>'
             f"{blocks}</details>")

@@ -1,8 +1,7 @@
 """The report's style sheet.
 
-One palette, light and dark, serves text and drawings; its hues stay apart for colour-blind eyes, and
-lines differ in dash as well. No fonts or addresses from outside. Left out: print, and what a wider
-screen than a desk's would allow.
+One palette, light and dark, serves text and drawings; its hues stay apart for colour-blind eyes,
+and lines differ in dash as well. No fonts or addresses from outside. Left out: a layout for print.
 """
 
 STYLE = """
@@ -63,6 +62,8 @@ blockquote{margin:0;font-size:1.02rem;line-height:1.55;max-height:32rem;overflow
   overflow-wrap:anywhere}blockquote p{margin:0 0 .5rem}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font:.8rem/1.5 ui-monospace,Menlo,Consolas,
   "Liberation Mono",monospace;margin:0 0 1rem}
+.sign{unicode-bidi:isolate;direction:ltr;padding:0 .15em;border-radius:3px;font-size:.85em;
+  color:var(--warn);background:color-mix(in srgb,var(--line) 60%,transparent)}
 details{margin-top:clamp(3.5rem,8vw,5.5rem);border-top:1px solid var(--line);padding-top:1.2rem}
 summary{cursor:pointer;font-weight:600}
 @media(max-width:860px){.pairs{grid-template-columns:1fr}.card{grid-template-columns:1fr}
@@ -77,6 +78,7 @@ summary{cursor:pointer;font-weight:600}
 .key.truth::before,.key.pred::before{height:.6rem;border:0;background:var(--bar);vertical-align:-.05em}
 .key.pred::before{background:var(--tint);border:1.5px solid var(--c0);box-sizing:border-box}
 .c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}
+.chart .note{margin:.6rem 0 0;font-size:.8rem;line-height:1.5}
 svg.plot{display:block;width:100%;height:auto;overflow:visible}
 .plot text{font-size:11.5px;fill:var(--soft);font-variant-numeric:tabular-nums}
 .pairs .plot text{font-size:9.5px}

@@ -1,0 +1,48 @@
+"""Text from outside, made safe to show: a model's, a file's name, a setting.
+
+Markup is escaped, a character that draws nothing is replaced by a sign, and the direction of
+writing is kept inside: nothing can hide on the page or reorder what stands beside it. Spelling with
+joiners (Persian, emoji families) therefore shows its joiners. Left out: letters that only look
+alike, and stacks of combining marks, which can be seen.
+"""
+
+import re
+import unicodedata
+from html import escape
+
+# Letters and marks by category, but drawn as nothing.
+FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
+
+
+def plain(text: str) -> str:
+    """Text without markup: for attributes, the page's title, drawings."""
+    return re.sub(r"[^\n -~]", lambda match: sign(match[0]), escape(text))
+
+
+def block(text: str) -> str:
+    """HTML whose signs are tinted, for an element with dir="auto" that holds nothing else."""
+    return re.sub(r"[^\n -~]", lambda match: _tinted(match[0]), escape(text))
+
+
+def inline(text: str) -> str:
+    """HTML whose direction stops at its ends, for use amid other words."""
+    return f"<bdi>{block(text)}</bdi>"
+
+
+def sign(char: str) -> str:
+    """What stands for a character: a tab's blank, ␀ for U+0000, [U+202E]; itself if it shows."""
+    code = ord(char)
+    if char == "\t":
+        return " "
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "␡"
+    # C: control, format, surrogate, private, unassigned. The two separators break a line unseen.
+    unseen = unicodedata.category(char)[0] == "C" or char in "\u2028\u2029" or char in FILLERS
+    return f"[U+{code:04X}]" if unseen else char
+
+
+def _tinted(char: str) -> str:
+    shown = sign(char)
+    return shown if shown in (char, " ") else f'<span class="sign">{shown}</span>'

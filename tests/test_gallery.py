@@ -1,0 +1,93 @@
+"""The gallery: pictures as the model saw them, chosen evenly, grey squares for lost ones."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nanoaes.data import load_image
+from nanoaes.page.gallery import GALLERY, SIDE, gallery, pick_gallery
+
+
+def evals(*paths):
+    """One stage that judged these pictures."""
+    items = [{"image": str(path), "truth": i / len(paths), "pred": 0.5, "text": "fine"}
+             for i, path in enumerate(paths)]
+    return {"RAPO": {"sets": {"AVA": {"domain": "in", "items": items}}}}
+
+
+def shown(path):
+    """The picture in the page."""
+    kind, data = re.search(r'src="data:image/(\w+);base64,([^"]*)"', gallery(evals(path))).groups()
+    image = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert image.format.lower() == kind
+    return image
+
+
+def transparent(path):
+    pixels = np.zeros((4, 6, 4), np.uint8)
+    pixels[:, :, 0], pixels[:2, :, 3], pixels[2:, :3, 3] = 200, 255, 128
+    Image.fromarray(pixels, "RGBA").save(path.with_suffix(".png"))
+    return path.with_suffix(".png"), (255, 255, 255)
+
+
+def deep(path):
+    levels = np.linspace(0, 65535, 24).round().astype(np.uint16).reshape(4, 6)
+    levels[-1, -1] = 257 * 77
+    Image.fromarray(levels).save(path.with_suffix(".png"))
+    return path.with_suffix(".png"), (77, 77, 77)
+
+
+def rotated(path):
+    image = Image.new("RGB", (32, 16), "black")
+    image.paste("white", (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise: the white left half comes to the top
+    image.save(path.with_suffix(".jpg"), exif=exif)
+    return path.with_suffix(".jpg"), (0, 0, 0)
+
+
+@pytest.mark.parametrize("make", [transparent, deep, rotated])
+def test_a_picture_is_what_the_model_saw(tmp_path, make):
+    path, last_pixel = make(tmp_path / "a")
+    seen, image = load_image(path), shown(path)
+    assert image.mode == "RGB" and image.size == seen.size
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(seen))
+    assert image.getpixel((image.width - 1, image.height - 1)) == last_pixel
+
+
+def test_a_large_picture_shrinks_and_keeps_its_shape(tmp_path):
+    Image.new("RGB", (2000, 1000), (200, 30, 40)).save(tmp_path / "a.png")
+    image = shown(tmp_path / "a.png")
+    assert image.format == "JPEG" and image.size == (SIDE, SIDE // 2)
+    assert np.abs(np.asarray(image, int) - (200, 30, 40)).max() <= 3
+
+
+def test_what_cannot_be_decoded_is_a_grey_square(tmp_path):
+    Image.effect_noise((64, 64), 90).save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    contents = {"words.png": b"not a picture", "empty.jpg": b"",
+                "torn.png": whole[:len(whole) // 2],
+                "flipped.png": whole[:60] + b"\xff" * 40 + whole[100:]}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    lost = [*(tmp_path / name for name in contents), tmp_path / "none.png", tmp_path,
+            "a\0b.png", "\ud800.png"]
+    page = gallery(evals(*lost))
+    assert page.count('class="lost"') == len(lost) and "<img" not in page
+
+
+def test_choice_is_spread_and_deterministic():
+    rng = np.random.default_rng(0)
+    sets = {name: {"domain": "in", "items": [
+        {"image": f"{name}_{i}.png", "truth": float(t)} for i, t in enumerate(rng.random(20))]}
+        for name in ("AVA", "AADB")}
+    picked = pick_gallery({"RAPO": {"sets": sets}})
+    assert picked == pick_gallery({"RAPO": {"sets": sets}}) and len(picked) == GALLERY
+    assert [name for name, _ in picked] == ["AVA"] * 6 + ["AADB"] * 6
+    truths = [item["truth"] for _, item in picked[:6]]
+    assert truths == sorted(truths) and truths[0] < 0.25 and truths[-1] > 0.75
+    assert len({item["image"] for _, item in picked}) == GALLERY
