@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from nanoaes.metrics import domain_means, evaluate
 from nanoaes.page.report import write_report
@@ -48,6 +49,7 @@ class Reader(HTMLParser):
 
 def report(path, words, name):
     """A page in which `words` and `name` stand wherever somebody else's text can."""
+    Image.new("RGB", (8, 8)).save(path / f"{name}0.png")  # the other pictures are lost
     def item(i):
         good = f"<think>Color: {words}\n**{words}**</think><answer>0.5</answer>"
         return {"image": f"{path}/{name}{i}.png", "truth": 0.1 * i, "pred": None if i == 1 else 0.5,
@@ -62,15 +64,13 @@ def report(path, words, name):
 
 @pytest.mark.parametrize("chars", BAD.values(), ids=BAD)
 def test_each_becomes_a_sign_of_its_own(chars):
-    signs = [plain(char) for char in chars]
-    assert len(set(signs)) == len(chars)
-    for char, sign in zip(chars, signs, strict=True):
-        assert sign in (f"[U+{ord(char):04X}]", chr(0x2400 + min(ord(char), 0x21)))
-        assert block(f"a{char}b") == f'a<span class="sign">{sign}</span>b'
+    for char in chars:
+        assert plain(f"a{char}b") == f"a[U+{ord(char):04X}]b"
+        assert block(f"a{char}b") == f'a<span class="sign">[U+{ord(char):04X}]</span>b'
 
 
 def test_signs_by_example():
-    assert plain("\0\x1b[31m\x7f\x9b") == "␀␛[31m␡[U+009B]"
+    assert plain("\0\x1b[31m\x7f\x9b") == "[U+0000][U+001B][31m[U+007F][U+009B]"
     assert plain("a\u202eb\u200d\ud83d") == "a[U+202E]b[U+200D][U+D83D]"
     assert plain("a\tb\nc") == "a b\nc"
     assert block("a\tb\nc") == "a b\nc"
@@ -93,10 +93,12 @@ def test_nothing_unseen_is_left_and_lengths_say_so(text):
 
 def test_no_raw_control_character_is_in_the_page(tmp_path):
     words = EVERY + "x</think>\0" + EVERY
-    text = report(tmp_path, words, f"picture{EVERY}".replace("/", ""))
+    # What Linux lets into a file's name: all but NUL and whole surrogates, in 255 bytes.
+    text = report(tmp_path, words, "x\x1b\x7f\x9b\u200b\u202e\u2028\u3164\ue000\udc80")
+    assert 'alt="x[U+001B][U+007F][U+009B][U+200B][U+202E]' in text
     raw = {c for c in text if c != "\n" and unicodedata.category(c)[0] == "C"}
     assert not raw | (set("\u2028\u2029\u034f\u3164") & set(text))
-    assert "[U+202E]" in text and "␛" in text and "[U+D800]" in text
+    assert "[U+202E]" in text and "[U+D800]" in text
     Reader(text)  # properly nested
 
 
@@ -107,7 +109,7 @@ def test_right_to_left_text_is_readable_and_cannot_reorder_its_neighbours(tmp_pa
     # note; critiques: 2 paragraphs, 2 stages, 3 readable pictures, and 2 unreadable.
     assert sum(data.count(HEBREW) for _, data in found) == 14 + 3 + 12 + 2
     for stack, data in found:
-        apart = any(tag in ("bdi", "title") or a.get("dir") == "auto" for tag, a in stack)
+        apart = any(tag in ("bdi", "title") or a.get("dir") for tag, a in stack)
         assert apart, (stack, data)
     # What is isolated holds only the foreign text, not the page's own words beside it.
     for stack, data in read.texts:

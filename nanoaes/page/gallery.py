@@ -66,7 +66,7 @@ def _said(stage: str, item: dict | None) -> str:
         badge, ruler, words = "", "", '<p class="none">Not asked.</p>'
     elif not known(item["pred"]):
         badge, ruler = '<span class="badge bad">unreadable</span>', _ruler(item["truth"])
-        words = f'<pre dir="auto">{block(item["text"]) or "(empty)"}</pre>'
+        words = f'<pre dir="ltr">{block(item["text"]) or "(empty)"}</pre>'
     else:
         badge = f'<span class="badge">{item["pred"]:.2f}</span>'
         ruler = _ruler(item["truth"], item["pred"])

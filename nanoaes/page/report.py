@@ -1,10 +1,10 @@
 """One self-contained HTML page of a run: results, training curves, distributions, critiques.
 
-Pictures are embedded, charts are inline SVG and styles are inline too (charts.py): the page
-needs no network and no JavaScript, follows the reader's light or dark setting and reads on
-a phone. Left out: sorting, zooming, and every picture but a dozen; the numbers are in metrics.jsonl
-and the evaluations' JSON. Whatever a model wrote is data and is made
-safe to show (text.py).
+Pictures are embedded (gallery.py), charts are inline SVG (charts.py) and so are the styles
+(style.py): the page needs no network and no JavaScript, follows the reader's light or dark setting
+and reads on a phone. Whatever a model wrote is data and is made safe to show (text.py). Left out:
+sorting, zooming, and every picture but a dozen; the numbers are in metrics.jsonl and the
+evaluations' JSON.
 """
 
 import json
@@ -59,9 +59,11 @@ def write_report(path: str | os.PathLike, title: str, history: list[dict],
 
     Args:
         history: rows of metrics.jsonl, {"step": int, ...floats}; a missing key leaves a gap.
+            The last "epoch" (passes over the pictures) and "eval_share" stand above the curves.
         evals: stage name -> {"checkpoint", "decoding", "sets": {name: {"domain": "in" | "ood",
             "metrics": as `evaluate` returns, "items": [{"image", "truth", "pred", "text"}]}},
-            "mean": as `domain_means` returns}. First the backbone, last the final model.
+            "mean": as `domain_means` returns}. First the backbone, last the final model. Metrics
+            may lack "cut", the number of answers that reached the length limit.
         config: the run's settings; without `train` (sets of one's own) the page says that its
             world is a made one.
         notes: sentences for the reader, shown at the end.
@@ -241,8 +243,9 @@ def _appendix(evals: dict[str, dict], config: dict, notes: list[str]) -> str:
     """Notes, configuration, checkpoints and decoding settings, folded away."""
     runs = {name: {key: result.get(key) for key in ("checkpoint", "decoding")}
             for name, result in evals.items()}
-    blocks = "".join(f"<h3>{name}</h3><pre>{block(json.dumps(value, indent=2, default=str))}</pre>"
-                     for name, value in (("Configuration", config), ("Evaluations", runs)))
+    blocks = "".join(
+        f'<h3>{name}</h3><pre dir="ltr">{block(json.dumps(value, indent=2, default=str))}</pre>'
+        for name, value in (("Configuration", config), ("Evaluations", runs)))
     listed = "".join(f"<li>{inline(note)}</li>" for note in notes)
     return (f'<details><summary>Notes and configuration</summary><h3>Notes</h3><ul>{listed}</ul>'
             f"{blocks}</details>")

@@ -13,17 +13,19 @@ STYLE = """
   --c0:#7db4f0;--c1:#f0a35e;--c2:#5fc9b0;--c3:#c1a1e8;--warn:#f08a73}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.6 system-ui,-apple-system,
-  "Segoe UI",Roboto,"Liberation Sans",sans-serif;-webkit-text-size-adjust:100%}
+  "Segoe UI",Roboto,"Liberation Sans",sans-serif;-webkit-text-size-adjust:100%;
+  overflow-wrap:anywhere}
 main{max-width:1120px;margin:0 auto;padding:clamp(2rem,6vw,5rem) clamp(1.1rem,4vw,2.5rem)}
 h1,h2,blockquote{font-family:"Iowan Old Style",Palatino,"Palatino Linotype",Georgia,
   "Liberation Serif",serif}
 h1{font-size:clamp(2rem,5vw,3.1rem);line-height:1.12;font-weight:500;letter-spacing:-.015em;
-  margin:.4rem 0 1.1rem;text-wrap:balance;overflow-wrap:anywhere}
+  margin:.4rem 0 1.1rem;text-wrap:balance}
 h2{font-size:1.65rem;font-weight:500;margin:clamp(3.5rem,8vw,5.5rem) 0 .5rem}
 h3{font-size:1rem;font-weight:600;margin:2.2rem 0 .6rem}
 p{max-width:42rem;margin:0 0 1rem}.lede{font-size:1.12rem;color:var(--soft)}
 .over,.tag{font-size:.74rem;letter-spacing:.09em;text-transform:uppercase;color:var(--soft)}
-.note,.none{font-size:.88rem;color:var(--soft)}.tag{margin-left:.6rem;font-weight:400}
+.note,.none{font-size:.88rem;color:var(--soft)}
+.tag{margin-left:.6rem;font-weight:400;white-space:nowrap}
 .grid{display:grid;gap:2.4rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr))}
 .tiles{display:grid;gap:1.6rem;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));
   margin:2.6rem 0 3rem;padding:1.6rem 0;border:solid var(--line);border-width:1px 0}
@@ -34,39 +36,43 @@ table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:t
 th,td{padding:.55rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 th{font-weight:600}thead th{vertical-align:bottom;font-size:.84rem}th small{font-weight:400}
 th:first-child{text-align:left;position:sticky;left:0;background:var(--page);padding-left:0}
+th bdi{display:inline-block;max-width:10rem;overflow:hidden;text-overflow:ellipsis;
+  vertical-align:bottom}
 .ci{display:block;height:3px;width:4.4rem;margin:.1rem 0 .1rem auto;background:linear-gradient(
   90deg,var(--line) var(--a),currentColor var(--a) var(--b),var(--line) var(--b))}
 td small,th small{display:block;font-size:.74rem;color:var(--soft)}td div+div{margin-top:.5rem}
 .mean{background:color-mix(in srgb,var(--line) 35%,transparent)}.mean div{font-weight:600}
 .last td,.last th{color:var(--c0)}
 .gain td,.gain th{border:0;color:var(--soft)}
-.pairs{display:grid;gap:1rem 2.6rem;grid-template-columns:1fr 1fr}
+.pairs{display:grid;gap:1rem 2.6rem;grid-template-columns:repeat(2,minmax(0,1fr))}
 .pairs>div{display:grid;gap:.4rem 1.2rem;grid-template-columns:1fr 1fr;align-content:start}
-.pairs h4{grid-column:1/-1;margin:0;font-size:.9rem;font-weight:600}.pairs h4 small{font-weight:400;
-  color:var(--soft);margin-left:.5rem}
+.pairs>div>*,.said{min-width:0}
+.pairs h4{grid-column:1/-1;margin:0;font-size:.9rem;font-weight:600}
+.pairs h4 small{font-weight:400;color:var(--soft);margin-left:.5rem}
 .card{display:grid;gap:1.4rem 1.8rem;grid-template-columns:13rem repeat(var(--n),minmax(0,1fr));
   padding:1.8rem 0;border-top:1px solid var(--line)}
 .card figure{margin:0}.card img{display:block;width:100%;height:auto;border-radius:6px;
   image-rendering:auto;border:1px solid var(--line)}
-.lost{aspect-ratio:1;display:grid;place-items:center;border-radius:6px;background:var(--line);font-size:.85rem;color:var(--soft)}
-.card figcaption{margin-top:.6rem;font-size:.8rem;color:var(--soft);overflow-wrap:anywhere}
+.lost{aspect-ratio:1;display:grid;place-items:center;border-radius:6px;background:var(--line);
+  font-size:.85rem;color:var(--soft)}
+.card figcaption{margin-top:.6rem;font-size:.8rem;color:var(--soft)}
 .card figcaption b{color:var(--ink)}.said header{display:flex;align-items:center;gap:.6rem;
   justify-content:space-between;font-size:.86rem;font-weight:600}
-.badge{padding:.12rem .6rem;border-radius:99px;color:var(--c0);background:var(--tint);
+.badge{flex:none;padding:.12rem .6rem;border-radius:99px;color:var(--c0);background:var(--tint);
   font-variant-numeric:tabular-nums}
 .badge.bad{color:var(--warn);background:none;border:1px solid;font-weight:400}
 .ruler{position:relative;height:1px;background:var(--faint);margin:.8rem 5px .9rem}
 .ruler i{position:absolute;top:-5px;width:2px;height:11px;margin-left:-1px;background:var(--ink)}
 .ruler i+i{top:-5px;width:11px;margin-left:-5.5px;border-radius:50%;background:var(--c0)}
-blockquote{margin:0;font-size:1.02rem;line-height:1.55;max-height:32rem;overflow-y:auto;
-  overflow-wrap:anywhere}blockquote p{margin:0 0 .5rem}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;font:.8rem/1.5 ui-monospace,Menlo,Consolas,
+blockquote{margin:0;font-size:1.02rem;line-height:1.55;max-height:32rem;overflow-y:auto}
+blockquote p{margin:0 0 .5rem}
+pre{white-space:pre-wrap;font:.8rem/1.5 ui-monospace,Menlo,Consolas,
   "Liberation Mono",monospace;margin:0 0 1rem}
 .sign{unicode-bidi:isolate;direction:ltr;padding:0 .15em;border-radius:3px;font-size:.85em;
   color:var(--warn);background:color-mix(in srgb,var(--line) 60%,transparent)}
 details{margin-top:clamp(3.5rem,8vw,5.5rem);border-top:1px solid var(--line);padding-top:1.2rem}
 summary{cursor:pointer;font-weight:600}
-@media(max-width:860px){.pairs{grid-template-columns:1fr}.card{grid-template-columns:1fr}
+@media(max-width:860px){.pairs{grid-template-columns:minmax(0,1fr)}.card{grid-template-columns:1fr}
   .card figure{max-width:18rem}.pairs>div{max-width:30rem}}
 .chart{margin:0;min-width:0}
 .chart figcaption{display:flex;flex-wrap:wrap;gap:.1rem .9rem;align-items:baseline;margin:0 0 .5rem}

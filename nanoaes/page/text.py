@@ -20,7 +20,7 @@ def plain(text: str) -> str:
 
 
 def block(text: str) -> str:
-    """HTML whose signs are tinted, for an element with dir="auto" that holds nothing else."""
+    """HTML whose signs are tinted, for an element with a `dir` that holds nothing else."""
     return re.sub(r"[^\n -~]", lambda match: _tinted(match[0]), escape(text))
 
 
@@ -30,17 +30,10 @@ def inline(text: str) -> str:
 
 
 def sign(char: str) -> str:
-    """What stands for a character: a tab's blank, ␀ for U+0000, [U+202E]; itself if it shows."""
-    code = ord(char)
-    if char == "\t":
-        return " "
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "␡"
+    """What stands for a character: a blank for a tab, [U+202E]; itself if it shows."""
     # C: control, format, surrogate, private, unassigned. The two separators break a line unseen.
     unseen = unicodedata.category(char)[0] == "C" or char in "\u2028\u2029" or char in FILLERS
-    return f"[U+{code:04X}]" if unseen else char
+    return " " if char == "\t" else f"[U+{ord(char):04X}]" if unseen else char
 
 
 def _tinted(char: str) -> str:
