@@ -2,9 +2,10 @@
 
 The contract is `<think>critique</think><answer>0.62</answer>`. A reply that breaks it is a value
 (None, False), never an exception and never a guess, because a reward is computed from whatever a
-sampled policy wrote. Left out: repair of half-readable answers (a clipped or guessed score would
-reward the guess), scientific notation and thousands separators (no rating is written so),
-languages other than the prompt's.
+sampled policy wrote. A number in prose is no score ("I cannot rate this 1 picture" is an excuse):
+only the words of LABELS may stand beside it. Left out: repair of half-readable answers (a clipped
+or guessed score would reward the guess), scientific notation and thousands separators (no rating
+is written so), labels in languages other than the prompt's (in these only the bare number is read).
 """
 
 import re
@@ -34,16 +35,33 @@ PROMPTS = {"full": SCORING_PROMPT, "short": TOY_PROMPT}
 # which is quadratic in a run of combining marks.
 MAX_ANSWER_CHARS = 1000
 
+# All that may stand beside the number: words that name it, and marks that quote, set or end it.
+# Every other word makes the answer unreadable, for it may deny the number, hedge it or count
+# something else: "not", "about", "between", "pictures". So does every other mark: - and + (a sign,
+# a range), < ~ ≈ ? (a bound, a hedge), # (a rank), % and / anywhere but behind the number.
+LABELS = frozenset({
+    "a", "an", "the", "my", "is", "rate", "rated", "rating", "score", "overall", "final", "answer",
+    "aesthetic", "quality", "beauty", "boxed",  # LaTeX's \boxed{0.85}
+})
+_MARK = r"""[\s.,:;'"`“”‘’«»„()\[\]{}*_=\\$]|!(?!=)"""  # != denies
+_ALNUM = r"[^\W_]"
+
+
+def _beside(words: frozenset[str]) -> str:
+    """Pattern: marks and whole words. A character fits in one way only, so no match explodes."""
+    return rf"(?:{_MARK}|(?:{'|'.join(sorted(words))})(?!{_ALNUM}))*"
+
+
 # 0.85 | .85 | 1 | 0,85 | 12,5. Not 1,000: a comma before three digits may part thousands,
 # unless what precedes it is a lone 0.
 _NUMBER = r"(?:[0-9]+\.[0-9]+|\.[0-9]+|0,[0-9]+|[0-9]+,[0-9]{1,2}|[0-9]+)"
-# \D on both sides leaves room for exactly one number; the character beside it must not extend it.
+# `of` leads to a number ("a score of 0.85") but behind it counts ("1 of the ..."); stars and
+# points are a score only where the answer says of how many.
 _ANSWER = re.compile(
-    rf"(?P<before>(?:\D*[^\d\w.,/%‰<>≤≥])?)(?P<number>{_NUMBER})"
-    rf"(?:\s*/\s*(?P<denominator>{_NUMBER})|(?P<percent>\s*%))?"
-    r"(?!\w|\s*[/%‰])\D*"
+    rf"{_beside(LABELS | {'of'})}(?<!{_ALNUM})(?<![.,])(?P<number>{_NUMBER})"
+    rf"(?:(?:\s*/\s*|\s+out\s+of\s+)(?P<denominator>{_NUMBER})(?:\s+(?:stars|points))?"
+    rf"|(?P<percent>\s*%))?(?!{_ALNUM}){_beside(LABELS)}"
 )
-_SIGNS = tuple("-+−–—‐‑±∓")
 # A critique may say "a < b" or "<3"; anything that opens like a tag or special token is refused.
 _FORMAT = re.compile(
     r"<think>(?P<critique>(?:[^<]|<(?![A-Za-z/|]))*)</think>\s*<answer>[^<]*</answer>"
@@ -69,12 +87,14 @@ def parse_score(text: str) -> float | None:
     """The score in [0, 1] that a reply states, or None when it states none. Never raises.
 
     Read: `0.85`, `.85`, `0,85` = 0.85; `85/100` = 0.85 and `4/5` = 0.8; `85%` = 0.85; the same in
-    full-width characters (NFKC); words and quotes around it, `Rating: 0.85.` = 0.85.
-    None: not exactly one `<answer>` and one `</answer>` tag, in this order; no number or more than
-    one (`0.8 to 0.9`, `0.8.5`, `1,2,3`); a sign before it (`-0.5`, `- 0.5`, `+0.5`); a bound
-    (`<0.5`); a letter that touches it (`1e-1`, `0x1`); `1,000`; digits of other scripts,
-    superscripts and fraction characters (`0.8²` would normalise to 0.82); a value outside [0, 1]
-    (`7`, `1.5`, `5/4`, `101%`); a denominator of 0; `nan`, `inf`; more than MAX_ANSWER_CHARS.
+    full-width characters (NFKC); `4 out of 5` = 0.8, `4/5 stars` = 0.8; with LABELS in any case,
+    quotes and Markdown's stars around it, `Rating: 0.85.`, `**0.85**` = 0.85.
+    None: not exactly one `<answer>` and one `</answer>` tag, in this order; any other word (`about
+    0.85`, `0.85 points`, `1 picture`); no number or more than one (`0.8 to 0.9`, `0.8.5`,
+    `1,2,3`); a sign beside it (`-0.5`, `- 0.5`, `+0.5`); a bound (`<0.5`, `0.5+`); a letter that
+    touches it (`1e-1`, `0x1`); `1,000`; digits of other scripts, superscripts and fraction
+    characters (`0.8²` would normalise to 0.82); a value outside [0, 1] (`7`, `1.5`, `5/4`, `101%`);
+    a denominator of 0; `nan`, `inf`; more than MAX_ANSWER_CHARS.
     Time is linear in the length of `text`.
     """
     if text.count("<answer>") != 1 or text.count("</answer>") != 1:
@@ -87,8 +107,8 @@ def _read_number(block: str) -> float | None:
     """The one number in [0, 1] of an answer block's content, or None; see `parse_score`."""
     if any(unicodedata.category(char) == "No" for char in block):
         return None
-    match = _ANSWER.fullmatch(unicodedata.normalize("NFKC", block))
-    if match is None or match["before"].rstrip(" \t\r\n\"'`*_([{$").endswith(_SIGNS):
+    match = _ANSWER.fullmatch(unicodedata.normalize("NFKC", block).lower())
+    if match is None:
         return None
     # float() and not int(): an int of more than 4,300 digits raises, a float overflows to inf.
     value = float(match["number"].replace(",", "."))
