@@ -131,6 +131,34 @@ def format_ok(text: str) -> bool:
 
 
 def critique_of(text: str) -> str:
-    """The first think block's content; without a complete one, all text but the contract's tags."""
+    """What a reply says in its first think block, or in all of it where none is complete.
+
+    `text` is the whole reply: what the prompt has opened (`opened_by`), then what the model wrote.
+    The contract's tags are left out, white space at the ends too.
+    """
     inside, closing, _ = text.partition("<think>")[2].partition("</think>")
-    return (inside if closing else _TAG.sub("", text)).strip()
+    return _TAG.sub("", inside if closing else text).strip()
+
+
+def opened_by(prompt: str) -> str:
+    """What of the reply a rendered prompt has already opened: "" or `<think>` and white space.
+
+    The chat template of a thinking model may end in `<think>`; the model then writes what follows.
+    The reply to read (score, format, critique) is `opened_by(prompt) + what the model wrote`. A
+    template that ends in a closed block, `<think>\\n\\n</think>`, opens nothing.
+    """
+    body = prompt.rstrip()
+    return prompt[len(body) - len("<think>"):] if body.endswith("<think>") else ""
+
+
+def rest_of(answer: str, opened: str) -> str:
+    """What a model still has to write of a whole `answer` after a prompt with `opened`.
+
+    The white space behind the tag is the prompt's, so the answer's own is dropped there.
+    Raises ValueError when the answer does not begin with the tag that the prompt has opened.
+    """
+    if not opened:
+        return answer
+    if not answer.startswith(opened.rstrip()):
+        raise ValueError(f"the prompt has opened {opened!r}, the answer begins {answer[:80]!r}")
+    return answer[len(opened.rstrip()):].lstrip()

@@ -19,7 +19,9 @@ from nanoaes.prompt import (
     answer_text,
     critique_of,
     format_ok,
+    opened_by,
     parse_score,
+    rest_of,
 )
 
 
@@ -107,6 +109,7 @@ def test_format_accepts_white_space_between_and_a_less_than_sign() -> None:
     ("soft light <answer>0.5</answer>", "soft light 0.5"),
     ("</think>soft<think>", "soft"),
     ("<think></think><answer>0.5</answer>", ""),
+    ("<think>\n<think>soft light</think><answer>0.5</answer>", "soft light"),
 ])
 def test_critique_of(text: str, critique: str) -> None:
     assert critique_of(text) == critique
@@ -134,6 +137,47 @@ def test_answer_text_round_trip(score: float, critique: str) -> None:
     assert format_ok(text)
     assert abs(parse_score(text) - score) <= 0.005 + 1e-12
     assert critique_of(text) == critique.strip()
+
+
+@pytest.mark.parametrize("rendered, opened", [
+    ("user\nJudge.\nassistant\n<think>\n", "<think>\n"), ("assistant<think>", "<think>"),
+    ("assistant\n<think> \n\n", "<think> \n\n"), ("assistant\n", ""), ("", ""), (" \n", ""),
+    ("assistant\n<think>\n\n</think>\n\n", ""), ("write <think></think>\nassistant\n", ""),
+    ("assistant\n<think>\nOk", ""), ("<think>\nassistant\n", ""), ("assistant\n<thinking>\n", ""),
+    ("assistant\n<answer>\n", ""), ("<think><think>\n", "<think>\n"), ("think>\n", ""),
+])
+def test_opened_by(rendered: str, opened: str) -> None:
+    assert opened_by(rendered) == opened
+
+
+@pytest.mark.parametrize("answer, opened, rest", [
+    ("<think>soft</think>x", "<think>\n", "soft</think>x"), ("<think>soft", "", "<think>soft"),
+    ("<think>\n soft\n</think>", "<think>\n", "soft\n</think>"), (" plain", "", " plain"),
+    ("<think>soft <think>", "<think>", "soft <think>"),
+])
+def test_rest_of(answer: str, opened: str, rest: str) -> None:
+    assert rest_of(answer, opened) == rest
+
+
+@pytest.mark.parametrize("answer", ["", "soft", " <think>soft", "<answer>0.5</answer>", "<Think>a"])
+def test_rest_of_refuses_an_answer_without_the_opened_tag(answer: str) -> None:
+    with pytest.raises(ValueError, match="opened '<think>"):
+        rest_of(answer, "<think>\n")
+
+
+@fast(300)
+@given(score=st.floats(0, 1), critique=CRITIQUES | st.just("shadows < lights, I <3 it"),
+       space=st.sampled_from(["", "\n", "\n\n", " "]), template=st.text(max_size=20))
+def test_an_answer_is_the_same_whoever_opens_it(score: float, critique: str, space: str,
+                                                template: str) -> None:
+    whole = answer_text(critique, score)
+    for rendered in (f"{template}<think>{space}", f"{template}<think></think>{space}"):
+        opened = opened_by(rendered)
+        text = opened + rest_of(whole, opened)
+        assert opened == (f"<think>{space}" if rendered.endswith(f"<think>{space}") else "")
+        assert format_ok(text)
+        assert parse_score(text) == parse_score(whole)
+        assert critique_of(text) == critique_of(whole)
 
 
 @pytest.mark.parametrize("score", [i / 100 for i in range(101)])
