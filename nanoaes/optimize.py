@@ -1,0 +1,51 @@
+"""One optimizer step: gradients clipped, numbers fetched, nothing changed if one is not finite.
+
+Left out: a check of every activation, which would wait for the device each time. No bad loss or
+gradient passes the norm of the gradients, and a rollout looks where it waits anyway.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from nanoaes.errors import NotFinite
+
+
+def take_step(optimizer: torch.optim.Optimizer, trained: dict[str, Tensor], *, lr: float,
+              max_norm: float, sums: dict[str, Tensor], where: str) -> dict[str, float]:
+    """Clip to a global norm of `max_norm`, step, forget the gradients.
+
+    Args:
+        trained: name -> parameter, all with gradients of the whole step.
+        sums: scalars of the step, on the device.
+        where: which step, for the message.
+    Returns:
+        `sums` as numbers and "grad_norm" before clipping: one transfer from the device.
+    Raises:
+        NotFinite: one of them is none; names a tensor. No weight has changed.
+    """
+    norm = get_total_norm([p.grad for p in trained.values() if p.grad is not None])
+    values = torch.stack([*(x.float() for x in sums.values()), norm.float()]).tolist()
+    numbers = dict(zip([*sums, "grad_norm"], values, strict=True))
+    if not all(map(math.isfinite, values)):
+        bad = ", ".join(name for name, x in numbers.items() if not math.isfinite(x))
+        raise NotFinite(f"{where}: {bad} ({_culprit(trained)}; no weight was changed)")
+    clip_grads_with_norm_(trained.values(), max_norm, norm)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    optimizer.zero_grad()
+    return numbers
+
+
+def _culprit(trained: dict[str, Tensor]) -> str:
+    """The first weight that is not finite, else the first gradient."""
+    for name, p in trained.items():
+        if not torch.isfinite(p).all():
+            return f"the first such weight: {name}"
+    for name, p in trained.items():
+        if p.grad is not None and not torch.isfinite(p.grad).all():
+            return f"the first such gradient: {name}"
+    return "each weight and gradient is finite, their sum is not"

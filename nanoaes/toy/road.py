@@ -1,0 +1,26 @@
+"""What the scripts take from the made world where no pictures of one's own are named."""
+
+from pathlib import Path
+
+from nanoaes.toy.teacher import critique_quality
+from nanoaes.toy.world import build_world, read_attributes, toy_specs
+
+
+def sets(world: Path, seed: int | None) -> tuple[str, str, str]:
+    """(training, in-domain test, out-of-domain test) sets as specs; the world is made if missing.
+
+    Args:
+        seed: None takes the world that is there.
+    Raises:
+        UserError: the world that is there was made from another seed.
+    """
+    specs = toy_specs(build_world(world, seed))
+    return specs["train"], specs["test_in"], specs["test_ood"]
+
+
+def remark(result: dict, world: Path) -> str:
+    """Of one stage's evaluation: how many dimensions its critiques name, and how many rightly."""
+    items = [item for part in result["sets"].values() for item in part["items"]]
+    named, right = critique_quality([i["text"] for i in items], [Path(i["image"]) for i in items],
+                                    read_attributes(world))
+    return f"critiques name {named:.1f} of 5 dimensions, {right:.0%} of them rightly"

@@ -1,0 +1,187 @@
+"""A model's folder keeps whatever changes an answer, and what cannot be read is one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from kin import KIN, tiny_kin
+from safetensors.torch import load_file, save_file
+from tiny import pictures, ragged, tiny_prompts, tiny_vlm
+from transformers import AutoModelForImageTextToText, GPT2Config
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from nanoaes.folder import Asking, CheckpointError
+from nanoaes.prompt import SCORING_PROMPT, TOY_PROMPT, format_ok
+from nanoaes.rollout import rollout
+from nanoaes.sft import encode_answers
+from nanoaes.vlm import VLM
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_vlm().save(tmp_path)
+    return tmp_path
+
+
+def edit(path: Path, **values) -> None:
+    """Some keys of a JSON file; None removes one."""
+    whole = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({k: v for k, v in whole.items() if v is not None}))
+
+
+@pytest.mark.parametrize("kin", KIN)
+def test_save_and_load_give_the_same_model(tmp_path: Path, kin: str) -> None:
+    vlm = tiny_kin(kin)
+    vlm.asking = Asking(prompt="Hm?", max_new_tokens=7, min_pixels=3136, max_pixels=50_176,
+                        mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    vlm.save(tmp_path / "model")
+    again = VLM.load(tmp_path / "model", device="cpu")
+    assert again.asking == vlm.asking
+    assert again.stop_ids == vlm.stop_ids and len(again.stop_ids) == 2
+    prompts, (ids, mask) = tiny_prompts(vlm, 2), ragged(vlm, 2, 2, 4)
+    assert torch.equal(tiny_prompts(again, 2).ids, prompts.ids)
+    assert torch.equal(tiny_prompts(again, 2).pixels, prompts.pixels)
+    torch.testing.assert_close(again(prompts, ids, mask), vlm(prompts, ids, mask))
+
+
+def test_others_are_asked_the_full_prompt_with_the_pictures_of_their_folder(folder: Path) -> None:
+    (folder / "nanoaes.json").unlink()
+    edit(folder / "preprocessor_config.json", min_pixels=6272, max_pixels=12_544,
+         image_mean=[0.5] * 3, image_std=[0.25] * 3)
+    vlm = VLM.load(folder, device="cpu")
+    assert vlm.asking == Asking(SCORING_PROMPT, 1024, 6272, 12_544, (0.5,) * 3, (0.25,) * 3)
+    theirs = Qwen2VLImageProcessorPil.from_pretrained(folder)
+    got = theirs(images=pictures(3), return_tensors="pt")
+    torch.testing.assert_close(vlm.prompts(pictures(3)).pixels, got["pixel_values"], rtol=0,
+                               atol=2e-6)
+    (folder / "preprocessor_config.json").unlink()
+    assert VLM.load(folder, device="cpu").asking == Asking()
+
+
+def test_only_an_explicit_option_asks_otherwise_and_it_is_said(folder: Path, capsys) -> None:
+    same = VLM.load(folder, device="cpu", prompt="", max_pixels=0, max_new_tokens=0)
+    assert same.asking.prompt == TOY_PROMPT and same.asking.max_new_tokens == 48
+    VLM.load(folder, device="cpu", prompt="short", max_new_tokens=48)
+    assert capsys.readouterr().out == ""  # nothing changed, nothing said
+    other = VLM.load(folder, device="cpu", prompt="full", max_pixels=1568, max_new_tokens=9)
+    assert other.asking.prompt == SCORING_PROMPT and other.asking.max_new_tokens == 9
+    assert other.asking.max_pixels == other.asking.min_pixels == 1568
+    said = capsys.readouterr().out
+    assert all(f"--{name}: " in said for name in ("prompt", "max_pixels", "max_new_tokens"))
+    assert other.described(0.0) == {
+        "prompt": SCORING_PROMPT, "max_new_tokens": 9, "min_pixels": 1568, "max_pixels": 1568,
+        "mean": Asking().mean, "std": Asking().std, "score_range": [0.0, 1.0],
+        "stop_ids": other.stop_ids, "temperature": 0.0}
+
+
+def test_a_saved_folder_decodes_as_it_was_evaluated(tmp_path: Path) -> None:
+    """transformers' generate, with nothing said, gives the evaluation's answers."""
+    vlm = tiny_kin("qwen2_5", seed=3, scale=8)
+    vlm.stop_ids = [vlm.stop_ids[0], *range(60, 400, 6)]
+    vlm.hf.generation_config.update(repetition_penalty=1.5, do_sample=True, top_k=3)  # a source's
+    vlm.asking = Asking(TOY_PROMPT, max_new_tokens=12)
+    vlm.save(tmp_path)
+    served = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    for image in pictures(12):
+        prompts = vlm.prompts([image])
+        ours = rollout(vlm, prompts, k=1, max_new_tokens=12, temperature=0)
+        out = served.generate(
+            input_ids=prompts.ids, attention_mask=prompts.mask.long(), pixel_values=prompts.pixels,
+            image_grid_thw=prompts.grid,
+            mm_token_type_ids=(prompts.ids == vlm.image_id).int())[0, prompts.ids.shape[1]:]
+        assert out.tolist() == ours.ids[0, 0][ours.mask[0, 0]].tolist()
+
+
+@pytest.mark.parametrize("of_config, of_tokenizer, expected", [
+    (None, "<|im_end|>", ["<|im_end|>"]),
+    ("<|endoftext|>", "<|im_end|>", ["<|im_end|>", "<|endoftext|>"]),
+    ("<|im_end|>", "<|im_end|>", ["<|im_end|>"]),
+    ("<|endoftext|>", None, ["<|endoftext|>"]),
+])
+def test_stop_tokens_are_those_of_tokenizer_and_generation_config(
+        folder: Path, of_config: str | None, of_tokenizer: str | None, expected: list[str]) -> None:
+    token = tiny_vlm().tokenizer.convert_tokens_to_ids
+    edit(folder / "generation_config.json", eos_token_id=of_config and token(of_config))
+    edit(folder / "tokenizer_config.json", eos_token=of_tokenizer)
+    assert VLM.load(folder, device="cpu").stop_ids == [token(x) for x in expected]
+
+
+def test_without_any_stop_token_the_folder_is_refused(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    edit(folder / "tokenizer_config.json", eos_token=None)
+    with pytest.raises(CheckpointError, match="no stop token; add eos_token_id"):
+        VLM.load(folder)
+
+
+def test_a_template_that_opens_think_counts_for_the_answer(folder: Path) -> None:
+    """In what the rewards read, and in what the cold start teaches."""
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_start|>assistant\n",
+                                                     "<|im_start|>assistant\n<think>\n"))
+    vlm = VLM.load(folder, device="cpu")
+    assert vlm.opened == "<think>\n"
+    answer = "<think>soft light</think><answer>0.50</answer>"
+    ids, mask = encode_answers(vlm, [answer])
+    assert vlm.tokenizer.decode(ids[0, 0][:-1]) == "soft light</think><answer>0.50</answer>"
+    rolls = rollout(vlm, vlm.prompts(pictures(1)), k=1, max_new_tokens=ids.shape[2], temperature=0)
+    rolls.ids, rolls.mask, rolls.truncated = ids, mask, rolls.truncated & False
+    (text,) = rolls.texts(vlm)
+    assert format_ok(text) and text.count("<think>") == 1
+
+
+def test_folders_that_cannot_be_used_are_refused(folder: Path) -> None:
+    """Each in one line: broken, half or no weights, another kind of model."""
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    tensors = {name: x.clone() for name, x in load_file(weights).items()}  # no longer the file's
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="broken weights"):
+        VLM.load(folder)
+    tensors.pop(max(tensors))
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="1 weights are missing"):
+        VLM.load(folder)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="no weights"):
+        VLM.load(folder)
+    GPT2Config().save_pretrained(folder)
+    with pytest.raises(CheckpointError, match="a gpt2 model"):
+        VLM.load(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="no config.json"):
+        VLM.load(folder)
+
+
+@pytest.mark.parametrize("file, text, message", [
+    ("config.json", "{", "config.json cannot be read"),
+    ("config.json", "[1]", "config.json cannot be read"),
+    ("tokenizer.json", "{", "the tokenizer cannot be read"),
+    ("generation_config.json", "{", "generation_config.json cannot be read"),
+    ("preprocessor_config.json", "[]", "preprocessor_config.json cannot be read"),
+    ("nanoaes.json", "{}", "nanoaes.json cannot be read .'score_range'"),
+    ("nanoaes.json", '{"prompt": "x", "max_new_tokens": 3, "score_range": [1, 5]}',
+     "scores between .1, 5.; this code knows"),
+    ("chat_template.jinja", "", "no chat template"),
+])
+def test_damaged_files_are_named(folder: Path, file: str, text: str, message: str) -> None:
+    (folder / file).write_text(text)
+    with pytest.raises(CheckpointError, match=message) as error:
+        VLM.load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_no_code_of_a_folder_runs(folder: Path, monkeypatch) -> None:
+    (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    edit(folder / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil"})
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(CheckpointError, match="config.json cannot be read"):
+        VLM.load(folder)
+    assert not (folder / "ran").exists()
+
+
+def test_transformers_own_picture_processor_reads_a_saved_folder(folder: Path) -> None:
+    image = pictures(2)[1]
+    theirs = Qwen2VLImageProcessorPil.from_pretrained(folder)(images=[image], return_tensors="pt")
+    torch.testing.assert_close(tiny_vlm().prompts([image]).pixels, theirs["pixel_values"],
+                               rtol=0, atol=2e-6)
