@@ -4,72 +4,184 @@
     python eval.py --model FOLDER --test_in ava:data/AVA --test_ood para:data/PARA
     python eval.py --help              all options
 
-Greedy by default. Sets are never pooled; in-domain and out-of-domain means are kept apart.
+Greedy by default. Sets are never pooled; in-domain and out-of-domain means are kept apart. The
+training script looks at held-out pictures and compares its stages with the same functions.
 """
 
 import nanoaes  # noqa: F401  before torch: see there
 
 # isort: split
-import sys
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
+from PIL import Image
 
-from nanoaes.checkpoint import write_json
-from nanoaes.config import EvalConfig, OptionError, RAPOConfig, parse
+from nanoaes.checkpoint import append_row, publish, write_json
+from nanoaes.config import EvalConfig, OptionError, RAPOConfig, run_script
 from nanoaes.data import Example, load_image, read_all
-from nanoaes.errors import UserError
+from nanoaes.errors import at
+from nanoaes.graphs import Graphs
 from nanoaes.metrics import domain_means, evaluate, format_table, short
-from nanoaes.prompt import PROMPTS, parse_score
-from nanoaes.rollout import rollout
+from nanoaes.progress import progress, say
+from nanoaes.prompt import parse_score
+from nanoaes.rollout import CACHED, rollout
+from nanoaes.runs import keep_going
 from nanoaes.sampler import by_dataset
-from nanoaes.toy.world import build_world, toy_specs
+from nanoaes.sampling import uniforms
+from nanoaes.toy import road as toy
 from nanoaes.vlm import VLM
 
 Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
 
 
-def answers(vlm: VLM, examples: list[Example], question: str, max_new_tokens: int,
-            temperature: float = 0.0, batch: int = 64, seed: int = 0,
-            tick: Callable[[int], object] = lambda n: None) -> list[str]:
-    """One answer per example; `tick` is told how many more are done."""
-    generator = torch.Generator(vlm.device).manual_seed(seed)
-    texts = []
-    for i in range(0, len(examples), batch):
-        part = examples[i : i + batch]
-        prompts = vlm.prompts([load_image(e.image) for e in part], [question] * len(part))
-        rolls = rollout(vlm, prompts, 1, max_new_tokens, temperature, generator)
-        texts += rolls.texts(vlm.tokenizer)
-        tick(len(part))
-    return texts
+def main(cfg: EvalConfig) -> dict:
+    """Evaluate, write the result, print the table."""
+    vlm = VLM.load(cfg.model, **cfg.loading())
+    test_in, test_ood = cfg.test_in, cfg.test_ood
+    if not (test_in or test_ood):
+        _, test_in, test_ood = toy.sets(Path(cfg.run) / "world", None)
+    sets = read_sets(test_in, test_ood, cfg.bad_images)
+    result = {"checkpoint": cfg.model, **evaluate_sets(
+        vlm, sets, label=f"evaluating {cfg.model}", temperature=cfg.temperature, seed=cfg.seed,
+        tokens=cfg.tokens_per_micro_batch)}
+    out = Path(cfg.out) if cfg.out else Path(cfg.model) / "eval.json"
+    write_json(out, result)
+    print(format_table({Path(cfg.model).name: result}))
+    for name, part in result["sets"].items():
+        m = part["metrics"]
+        print(f"{name}: n {m['n']}, unreadable {m['parse_fail']}, cut {m['cut']}, "
+              f"KRCC {short(m['krcc'])}, RMSE {short(m['rmse'])}, MAE {short(m['mae'])}, "
+              f"PLCC 95 % {m['plcc_ci']}, SRCC 95 % {m['srcc_ci']}")
+    print(f"written: {out}")
+    return result
 
 
-def evaluate_sets(vlm: VLM, sets: Sets, cfg: EvalConfig | RAPOConfig, label: str,
-                  temperature: float = 0.0, keep_bar: bool = True) -> dict:
+def evaluate_sets(vlm: VLM, sets: Sets, *, label: str, temperature: float = 0.0, seed: int = 0,
+                  tokens: int = 2048, graphs: Graphs | None = None, keep_bar: bool = True) -> dict:
     """The result that the table, the report and `eval.json` are made of.
 
     Args:
-        cfg: its prompt, max_new_tokens, eval_batch and seed are used.
         temperature: 0 is greedy.
+        seed: of sampling and of the bootstrap intervals.
+        tokens: per forward; bounds the memory and changes no number.
+        graphs: what an earlier rollout has recorded; on CUDA without, new ones for this call.
     """
+    if graphs is None and vlm.device.type == "cuda":
+        graphs = Graphs()
     per_set = {}
-    with tqdm(total=sum(len(e) for _, e in sets.values()), desc=label, mininterval=1,
-              leave=keep_bar) as bar:
+    with progress(None, label, sum(len(e) for _, e in sets.values()), keep_bar) as bar:
         for name, (domain, examples) in sets.items():
-            texts = answers(vlm, examples, PROMPTS[cfg.prompt], cfg.max_new_tokens, temperature,
-                            cfg.eval_batch, cfg.seed, bar.update)
-            pred = [parse_score(text) for text in texts]
-            truth = [e.score for e in examples]
-            items = [{"image": str(e.image), "truth": e.score, "pred": p, "text": t}
-                     for e, p, t in zip(examples, pred, texts, strict=True)]
-            metrics = evaluate(pred, truth, examples[0].scale, cfg.seed)
+            with at(label):
+                told = list(answers(vlm, examples, temperature=temperature, seed=seed,
+                                    tokens=tokens, graphs=graphs, tick=bar.update))
+            pred = [parse_score(text) for text, _ in told]
+            items = [{"image": str(e.image), "truth": e.score, "pred": p, "text": text, "cut": cut}
+                     for e, p, (text, cut) in zip(examples, pred, told, strict=True)]
+            metrics = evaluate(pred, [e.score for e in examples], examples[0].scale, seed,
+                               cut=[cut for _, cut in told])
             per_set[name] = {"domain": domain, "metrics": metrics, "items": items}
     means = domain_means({n: s["metrics"] for n, s in per_set.items()},
                          {n: s["domain"] for n, s in per_set.items()})
-    decoding = {"temperature": temperature, "max_new_tokens": cfg.max_new_tokens}
-    return {"decoding": decoding, "sets": per_set, "mean": means}
+    return {"decoding": vlm.described(temperature), "sets": per_set, "mean": means}
+
+
+def answers(vlm: VLM, examples: list[Example], *, temperature: float, seed: int, tokens: int,
+            graphs: Graphs | None, tick: Callable[[int], object]) -> Iterator[tuple[str, bool]]:
+    """Each example's answer and whether it was cut at the length limit, in order.
+
+    Args:
+        tick: told how many more are done.
+    """
+    limit, place = vlm.asking.max_new_tokens, 0
+    for images in batches(vlm, examples, tokens):
+        uniform = uniforms(seed, 0, range(place, place + len(images)), 1, limit)
+        rolls = rollout(vlm, vlm.prompts(images), k=1, max_new_tokens=limit,
+                        temperature=temperature, uniform=uniform, tokens=tokens, graphs=graphs)
+        yield from zip(rolls.texts(vlm), rolls.truncated[:, 0].tolist(), strict=True)
+        place += len(images)
+        tick(len(images))
+
+
+def batches(vlm: VLM, examples: list[Example], tokens: int) -> Iterator[list[Image.Image]]:
+    """Pictures, in order, as many at once as a rollout keeps in one cache."""
+    batch, longest = [], 0
+    for example in examples:
+        image = load_image(example.image)
+        longest = max(longest, vlm.prompt_length(image))
+        if batch and (len(batch) + 1) * (longest + vlm.asking.max_new_tokens) > CACHED * tokens:
+            yield batch
+            batch, longest = [], vlm.prompt_length(image)
+        batch.append(image)
+    yield batch
+
+
+@dataclass
+class Best:
+    """The checkpoint that did best on the held-out pictures, and how long looking took.
+
+    Best is the largest PLCC + SRCC, mean over the held-out sets, in which an unreadable answer
+    counts as the worst score there is (`metrics.evaluate`, strict): three readable answers in the
+    right order beat nobody. Of equal ones the later.
+    """
+
+    path: Path  # the folder that is handed out
+    history: Path  # metrics.jsonl
+    held: Sets
+    cfg: RAPOConfig
+    graphs: Graphs | None
+    score: float = -math.inf
+    seconds: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    def begin(self, policy: VLM) -> None:
+        """The cold start is the first candidate: nothing worse is ever handed out.
+
+        Raises:
+            OSError: the disk fails. The run ends before anything is lost.
+        """
+        row, self.score = self._look(policy)
+        with publish(self.path) as folder:
+            policy.save(folder)
+        append_row(self.history, {"step": 0, **row})
+
+    def consider(self, policy: VLM, step: int) -> dict[str, float]:
+        """Evaluate; keep the policy if it is the best so far. Returns numbers for the row."""
+        row, score = self._look(policy)
+        if score >= self.score:
+            with keep_going(f"the checkpoint of step {step}", say) as saving, \
+                    publish(self.path) as folder:
+                policy.save(folder)
+            self.score = score if saving.done else self.score
+        return row
+
+    def _look(self, policy: VLM) -> tuple[dict[str, float], float]:
+        begun = time.perf_counter()
+        mean = evaluate_sets(policy, self.held, label="held out", seed=self.cfg.seed,
+                             tokens=self.cfg.tokens_per_micro_batch, graphs=self.graphs,
+                             keep_bar=False)["mean"]["in"]
+        score = mean["strict_plcc"] + mean["strict_srcc"]
+        self.seconds += time.perf_counter() - begun
+        return {"eval_plcc": mean["plcc"], "eval_srcc": mean["srcc"], "eval_score": score,
+                "eval_share": self.share()}, score
+
+    def share(self) -> float:
+        """Of the time since the run began, what looking at held-out pictures took."""
+        return self.seconds / (time.perf_counter() - self.started)
+
+
+def compare(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: Path) -> dict[str, dict]:
+    """Every stage on the test sets, and `eval_STAGE.json` of each."""
+    evals = {}
+    for name, path in stages.items():
+        vlm = VLM.load(path, **cfg.loading())
+        evals[name] = {"checkpoint": str(path), **evaluate_sets(
+            vlm, tests, label=f"test: {name}", seed=cfg.seed, tokens=cfg.tokens_per_micro_batch)}
+        with keep_going(f"the evaluation of {name}", say):
+            write_json(run / f"eval_{name.replace(' ', '_')}.json", evals[name])
+    return evals
 
 
 def read_sets(test_in: str, test_ood: str, bad_images: str) -> Sets:
@@ -90,30 +202,5 @@ def read_sets(test_in: str, test_ood: str, bad_images: str) -> Sets:
     return sets
 
 
-def main(cfg: EvalConfig) -> dict:
-    """Evaluate, print the table, write the result."""
-    vlm = VLM.load(cfg.model, max_pixels=cfg.max_pixels, device=cfg.device)
-    test_in, test_ood = cfg.test_in, cfg.test_ood
-    if not (test_in or test_ood):
-        toy = toy_specs(build_world(Path(cfg.run) / "world", None))
-        test_in, test_ood = toy["test_in"], toy["test_ood"]
-    sets = read_sets(test_in, test_ood, cfg.bad_images)
-    result = {"checkpoint": cfg.model,
-              **evaluate_sets(vlm, sets, cfg, f"evaluating {cfg.model}", cfg.temperature)}
-    out = Path(cfg.out) if cfg.out else Path(cfg.model) / "eval.json"
-    write_json(out, result)
-    print(format_table({Path(cfg.model).name: result}))
-    for name, part in result["sets"].items():
-        m = part["metrics"]
-        print(f"{name}: n {m['n']}, unreadable {m['parse_fail']}, KRCC {short(m['krcc'])}, "
-              f"RMSE {short(m['rmse'])}, MAE {short(m['mae'])}, "
-              f"PLCC 95 % {m['plcc_ci']}, SRCC 95 % {m['srcc_ci']}")
-    print(f"written: {out}")
-    return result
-
-
 if __name__ == "__main__":
-    try:
-        main(parse(EvalConfig))
-    except UserError as error:
-        sys.exit(f"eval.py: {error}")
+    run_script(main, EvalConfig)

@@ -9,67 +9,147 @@ Per step: draw pictures -> sample K answers each -> three rewards -> advantages 
 import nanoaes  # noqa: F401  before torch: see there
 
 # isort: split
-import sys
+import copy
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import train_sft
-from eval import Sets, evaluate_sets, read_sets
+from eval import Best, Sets, compare, read_sets
 from nanoaes.batching import token_batches
-from nanoaes.checkpoint import append_row, publish, read_rows, set_aside, write_json
-from nanoaes.config import OptionError, RAPOConfig, SFTConfig, parse, save
+from nanoaes.checkpoint import append_row, read_rows, set_aside, write_json
+from nanoaes.config import OptionError, RAPOConfig, SFTConfig, inherit, run_script
 from nanoaes.data import Example, load_image, read_all
-from nanoaes.errors import UserError
+from nanoaes.errors import at
 from nanoaes.graphs import Graphs
 from nanoaes.inputs import Prompts
 from nanoaes.logprob import fused_token_loss, token_logprob
 from nanoaes.metrics import format_table
+from nanoaes.optimize import take_step
 from nanoaes.page.report import write_report
-from nanoaes.prompt import PROMPTS, format_ok, parse_score
-from nanoaes.rapo import advantages, rapo_loss, token_loss, token_weights
-from nanoaes.reward import Rewards, rewards
+from nanoaes.progress import progress, say
+from nanoaes.prompt import format_ok, parse_score
+from nanoaes.rapo import Tokens, advantages, rapo_loss, token_loss, token_weights
+from nanoaes.reward import Rewards, Truth, rewards
 from nanoaes.rollout import Rollouts, rollout
+from nanoaes.runs import claim, keep_going, need_room, refuse_overwrite
 from nanoaes.sampler import StepSampler, by_dataset, hold_out
-from nanoaes.toy.teacher import critique_quality
-from nanoaes.toy.world import build_world, read_attributes, toy_specs
+from nanoaes.sampling import uniforms
+from nanoaes.toy import road as toy
 from nanoaes.vlm import VLM
+from nanoaes.watch import warn_of_collapse
 
 
 @dataclass
 class Judged:
-    """What the rewards made of one step's answers."""
+    """What the rewards made of one step's answers; all in fp64."""
 
     scores: Tensor  # (N, K), 0 where not valid
     valid: Tensor  # (N, K) bool
     rewards: Rewards
-    truth: Tensor  # (N,)
+    truth: Truth
+
+
+def train(cfg: RAPOConfig, policy: VLM, reference: VLM | None, examples: list[Example],
+          best: Best) -> None:
+    """The loop. What did best on the held-out pictures is kept by `best`."""
+    sampler = StepSampler([e.dataset for e in examples], cfg.images, cfg.seed)
+    steps, said = total_steps(cfg, sampler), set()
+    policy.hf.model.visual.requires_grad_(cfg.train_vision)
+    trained = {n: p for n, p in policy.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), weight_decay=cfg.weight_decay)
+    best.begin(policy)
+    for step in (bar := progress(range(steps), "RAPO")):
+        # 1. Draw N pictures and ask.
+        batch = [examples[i] for i in sampler.indices(step)]
+        prompts = policy.prompts([load_image(e.image) for e in batch])
+        # 2. K answers each, from the policy as it is.
+        limit = policy.asking.max_new_tokens
+        with at(f"step {step + 1}"):
+            rolls = rollout(
+                policy, prompts, k=cfg.k, max_new_tokens=limit, temperature=cfg.temperature,
+                uniform=uniforms(cfg.seed, step, range(len(batch)), cfg.k, limit),
+                tokens=cfg.tokens_per_micro_batch, graphs=best.graphs)
+        # 3. Relative, absolute and format reward, over all pictures of the step.
+        judged = judge(cfg, rolls.texts(policy), batch)
+        # 4. Each answer against its siblings.
+        advantage, flat = advantages(judged.rewards.total, cfg.advantage)
+        # 5. Clipped update with KL to the reference.
+        lr = learning_rate(cfg, step, steps)
+        numbers = update(cfg, policy, reference, optimizer, prompts, rolls,
+                         advantage.float().to(policy.device), lr=lr, step=step)
+        row = {"step": step + 1, "epoch": (step + 1) * cfg.images / sampler.epoch_size,
+               **describe(judged, rolls, flat), **numbers, "lr": lr}
+        # 6. Now and then: how does it score pictures that it was never trained on?
+        if (step + 1) % cfg.eval_every == 0 or step + 1 == steps:
+            row |= best.consider(policy, step + 1)
+        append_row(best.history, row)
+        said = warn_of_collapse(row, said)
+        bar.set_postfix({k: f"{row[k]:.3f}" for k in ("reward", "reward_rel", "reward_abs", "kl")})
 
 
 def judge(cfg: RAPOConfig, texts: list[str], batch: list[Example]) -> Judged:
     """Read N·K answers and reward them; the only place where text becomes reward."""
     n = len(batch)
     read = [parse_score(text) for text in texts]
-    scores = torch.tensor([s or 0.0 for s in read]).view(n, -1)
+    scores = torch.tensor([s or 0.0 for s in read], dtype=torch.float64).view(n, -1)
     valid = torch.tensor([s is not None for s in read]).view(n, -1)
     well_formed = torch.tensor([format_ok(text) for text in texts]).view(n, -1)
-    truth = torch.tensor([e.score for e in batch])
-    spread = torch.tensor([float("nan") if e.std is None else e.std for e in batch])
     names = sorted({e.dataset for e in batch})
-    group = torch.tensor([names.index(e.dataset) for e in batch])
-    got = rewards(scores, valid, well_formed, truth, group, spread if cfg.soft_truth else None,
-                  cfg.w_relative, cfg.w_absolute, cfg.w_format, cfg.sigma, cfg.ties)
-    return Judged(scores, valid, got, truth)
+    spread = torch.tensor([math.nan if e.std is None else e.std for e in batch],
+                          dtype=torch.float64)
+    truth = Truth(torch.tensor([e.score for e in batch], dtype=torch.float64),
+                  spread if cfg.soft_truth else None,
+                  torch.tensor([names.index(e.dataset) for e in batch]))
+    return Judged(scores, valid, rewards(
+        scores, valid, well_formed, truth, w_relative=cfg.w_relative, w_absolute=cfg.w_absolute,
+        w_format=cfg.w_format, sigma=cfg.sigma, ties=cfg.ties), truth)
+
+
+def update(cfg: RAPOConfig, policy: VLM, reference: VLM | None, optimizer: torch.optim.Optimizer,
+           prompts: Prompts, rolls: Rollouts, advantage: Tensor, *, lr: float, step: int
+           ) -> dict[str, float]:
+    """mu gradient steps on one batch of rollouts.
+
+    Returns:
+        the last one's numbers; the rollout gap is the first one's, before the policy moves. The
+        first one's loss is 0 but for the KL: the ratio is 1 and a group's advantages sum to 0.
+        Its gradient is not.
+    """
+    weight = token_weights(rolls.mask, ~rolls.truncated if cfg.mask_truncated else None)
+    known: list[Tokens] = []  # of each micro-batch, from the first update on
+    gap, trained = {}, {n: p for n, p in policy.named_parameters() if p.requires_grad}
+    for _ in range(cfg.updates):
+        sums: dict[str, Tensor] = {}
+        for i, (rows, part) in enumerate(micro_batches(prompts, rolls, cfg.tokens_per_micro_batch)):
+            logp, entropy = logprobs(cfg, policy, part, rolls, rows)
+            if len(known) == i:  # the first update's own log-probs are the old ones
+                old = logp.detach()
+                with torch.no_grad():
+                    ref = logprobs(cfg, reference, part, rolls, rows)[0] if reference else old
+                mask = rolls.mask[rows]
+                a = advantage[rows][..., None].expand_as(mask)[mask]
+                known.append(Tokens(old, ref, a, weight[rows][mask]))
+                add(gap, rollout_gap(old, rolls.logp[rows][mask], known[i].weight))
+            stats = rapo_loss(logp, known[i], eps_low=cfg.eps_low, eps_high=cfg.eps_high,
+                              beta=cfg.beta,
+                              token_loss=fused_token_loss(cfg.backend, logp) or token_loss)
+            stats["loss"].backward()
+            add(sums, {**stats, "entropy": (known[i].weight * entropy).sum()})
+        numbers = take_step(optimizer, trained, lr=lr, max_norm=cfg.max_grad_norm,
+                            sums={**sums, **gap}, where=f"step {step + 1}")
+    return numbers
 
 
 def micro_batches(prompts: Prompts, rolls: Rollouts, tokens: int
                   ) -> Iterator[tuple[Tensor, Prompts]]:
     """Pictures (n,) and their prompts, such that prompts and answers fill `tokens` at most."""
-    lengths = prompts.mask.sum(1) + rolls.mask.sum((1, 2))
+    answers = rolls.mask.shape[1] * rolls.mask.sum(2).amax(1)  # attention pads to the longest
+    lengths = torch.stack([prompts.mask.sum(1), answers], dim=1)
     for batch in token_batches(lengths.tolist(), tokens):
         rows = torch.tensor(batch, device=lengths.device)
         yield rows, prompts.select(rows)
@@ -80,40 +160,25 @@ def logprobs(cfg: RAPOConfig, vlm: VLM, part: Prompts, rolls: Rollouts, rows: Te
     """Log-prob and entropy of the completion tokens of some pictures, both (M,)."""
     ids, mask = rolls.ids[rows], rolls.mask[rows]
     return token_logprob(vlm(part, ids, mask), vlm.head, ids[mask], cfg.temperature, vlm.forbidden,
-                         cfg.backend)
+                         backend=cfg.backend)
 
 
-def update(cfg: RAPOConfig, policy: VLM, reference: VLM, optimizer: torch.optim.Optimizer,
-           prompts: Prompts, rolls: Rollouts, advantage: Tensor) -> dict[str, float]:
-    """mu gradient steps on one batch of rollouts; the numbers of the last one."""
-    weight = token_weights(rolls.mask)
-    token_advantage = advantage[..., None].expand_as(weight)
-    parts = list(micro_batches(prompts, rolls, cfg.tokens_per_micro_batch))
-    with torch.no_grad():
-        logp_ref = [logprobs(cfg, reference, part, rolls, rows)[0] for rows, part in parts]
-    logp_old: list[Tensor] = []
-    trained = [p for p in policy.parameters() if p.requires_grad]
-    for _ in range(cfg.updates):
-        sums = torch.zeros(6)
-        for i, (rows, part) in enumerate(parts):
-            logp, entropy = logprobs(cfg, policy, part, rolls, rows)
-            if len(logp_old) == i:  # the first update's own log-probs are the old ones
-                logp_old.append(logp.detach())
-            mask, w = rolls.mask[rows], weight[rows][rolls.mask[rows]]
-            stats = rapo_loss(logp, logp_old[i], logp_ref[i], token_advantage[rows][mask], w,
-                              cfg.eps_low, cfg.eps_high, cfg.beta,
-                              fused_token_loss(cfg.backend, logp) or token_loss)
-            stats.loss.backward()
-            gap = (logp.detach() - rolls.logp[rows][mask]).abs() * w
-            sums += torch.stack([stats.loss.detach(), stats.kl, stats.clip_low, stats.clip_high,
-                                 (w * entropy).sum(), gap.sum()]).cpu()
-        norm = torch.nn.utils.clip_grad_norm_(trained, cfg.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(f"the gradient is {norm}, the sums are {sums.tolist()}")
-        optimizer.step()
-        optimizer.zero_grad()
-    names = ("loss", "kl", "clip_low", "clip_high", "entropy", "rollout_gap")
-    return dict(zip(names, sums.tolist(), strict=True)) | {"grad_norm": float(norm)}
+def rollout_gap(logp: Tensor, sampled: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """|log-prob in training − when sampled| of the same weights: mean, maximum, share above .05.
+
+    What it is above rounding, the ratio is wrong by.
+    """
+    gap = (logp - sampled).abs()
+    return {"rollout_gap": (weight * gap).sum(), "rollout_gap_max": gap.max(),
+            "rollout_gap_share": (weight * (gap > 0.05)).sum()}
+
+
+def add(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
+    """A micro-batch's numbers to the step's, on the device: sums, and one maximum."""
+    for name, x in more.items():
+        x = x.detach()
+        join = torch.maximum if name.endswith("_max") else torch.add
+        sums[name] = join(sums[name], x) if name in sums else x
 
 
 def describe(judged: Judged, rolls: Rollouts, flat: Tensor) -> dict[str, float]:
@@ -122,82 +187,74 @@ def describe(judged: Judged, rolls: Rollouts, flat: Tensor) -> dict[str, float]:
     return {
         "reward": r.total.mean().item(), "reward_rel": r.relative.mean().item(),
         "reward_abs": r.absolute.mean().item(), "reward_fmt": r.format.mean().item(),
-        "format_rate": r.format.mean().item(), "parse_rate": judged.valid.float().mean().item(),
-        "flat_groups": flat.float().mean().item(),
-        "length": rolls.mask.sum(2).float().mean().item(),
-        "truncated": rolls.truncated.float().mean().item(),
+        "format_rate": r.format.mean().item(), "parse_rate": judged.valid.double().mean().item(),
+        "flat_groups": flat.double().mean().item(),
+        "length": rolls.mask.sum(2).double().mean().item(),
+        "truncated": rolls.truncated.double().mean().item(),
         "pred_std": readable.std().item() if len(readable) > 1 else 0.0,
-        "truth_std": judged.truth.std().item(),
+        "truth_std": judged.truth.score.std().item(),
     }
 
 
-def learning_rate(cfg: RAPOConfig, step: int) -> float:
-    """Linear warm-up, then linear to 0."""
+def total_steps(cfg: RAPOConfig, sampler: StepSampler) -> int:
+    """--epochs or --steps as steps; says what they are in passes over the pictures."""
+    steps = math.ceil(cfg.epochs * sampler.epoch_size / cfg.images) or cfg.steps
+    say(f"RAPO: {steps} steps of {cfg.images} pictures x {cfg.k} answers, "
+        f"{steps * cfg.images / sampler.epoch_size:.1f} passes over {sampler.epoch_size} pictures")
+    return steps
+
+
+def learning_rate(cfg: RAPOConfig, step: int, steps: int) -> float:
+    """Linear warm-up, then from the full rate linearly to 0."""
     # differs from the paper: it names no warm-up; a tiny model's first Adam steps need one.
-    return cfg.lr * min((step + 1) / (cfg.warmup + 1), 1 - step / cfg.steps)
+    if step < cfg.warmup:
+        return cfg.lr * (step + 1) / (cfg.warmup + 1)
+    return cfg.lr * (steps - step) / (steps - cfg.warmup)
 
 
-def train(cfg: RAPOConfig, policy: VLM, reference: VLM, examples: list[Example], held: Sets,
-          run: Path) -> Path:
-    """The loop. Returns the folder of the checkpoint that did best on the held-out pictures."""
-    history, best_path, best = run / "metrics.jsonl", run / "rapo", float("-inf")
-    sampler = StepSampler([e.dataset for e in examples], cfg.images, cfg.seed)
-    generator = torch.Generator(policy.device).manual_seed(cfg.seed)
-    policy.hf.model.visual.requires_grad_(cfg.train_vision)
-    optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=0.0,
-                                  weight_decay=cfg.weight_decay)
-    graphs = Graphs() if policy.device.type == "cuda" else None
-    bar = tqdm(range(cfg.steps), "RAPO", mininterval=1)
-    for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(cfg, step)
-        # 1. Draw N pictures and ask.
-        batch = [examples[i] for i in sampler.indices(step)]
-        prompts = policy.prompts([load_image(e.image) for e in batch],
-                                 [PROMPTS[cfg.prompt]] * len(batch))
-        # 2. K answers each, from the policy as it is.
-        rolls = rollout(policy, prompts, cfg.k, cfg.max_new_tokens, cfg.temperature, generator,
-                        graphs)
-        # 3. Relative, absolute and format reward, over all pictures of the step.
-        judged = judge(cfg, rolls.texts(policy.tokenizer), batch)
-        # 4. Each answer against its siblings.
-        advantage, flat = advantages(judged.rewards.total, cfg.advantage)
-        # 5. Clipped update with KL to the reference.
-        numbers = update(cfg, policy, reference, optimizer, prompts, rolls,
-                         advantage.to(policy.device))
-        row = {"step": step + 1, **describe(judged, rolls, flat), **numbers,
-               "lr": learning_rate(cfg, step)}
-        # 6. Now and then: how does it score pictures that it was never trained on?
-        if (step + 1) % cfg.eval_every == 0 or step + 1 == cfg.steps:
-            mean = evaluate_sets(policy, held, cfg, "held out", keep_bar=False)["mean"]["in"]
-            row |= {"eval_plcc": mean["plcc"], "eval_srcc": mean["srcc"]}
-            if mean["plcc"] + mean["srcc"] >= best:
-                best = mean["plcc"] + mean["srcc"]
-                with publish(best_path) as folder:
-                    policy.save(folder)
-        append_row(history, row)
-        warn_of_collapse(row)
-        bar.set_postfix({k: f"{row[k]:.3f}" for k in ("reward", "reward_rel", "reward_abs", "kl")})
-    return best_path
+def main(cfg: RAPOConfig) -> None:
+    """Data, cold-started model, training, evaluation of all stages, report and table."""
+    run = Path(cfg.run)
+    if cfg.model:
+        refuse_overwrite(Path(cfg.model), run / "rapo", "--run")
+    with claim(run, "train_rapo.py"):
+        # First all that can be refused; only then is an earlier result moved.
+        examples, held, tests = pictures(cfg, run)
+        StepSampler([e.dataset for e in examples], cfg.images)
+        stages = cold_start(cfg, run)
+        policy = VLM.load(stages["cold start"], **cfg.loading())
+        size = sum(p.numel() * p.element_size() for p in policy.parameters())
+        need_room(run, 2 * size + 2**24, "the best checkpoint, old and new,")
+        reference = copy.deepcopy(policy).requires_grad_(False) if cfg.beta else None
+        set_aside(run, ["metrics.jsonl", "rapo", "report.html",
+                        *(path.name for path in run.glob("eval_*.json"))])
+        write_json(run / "train_rapo.json", asdict(cfg))
+        best = Best(run / "rapo", run / "metrics.jsonl", held, cfg,
+                    Graphs() if policy.device.type == "cuda" else None)
+        train(cfg, policy, reference, examples, best)
+        say(f"held-out checks took {best.share():.0%} of the time; the best is in {best.path}")
+        del policy, reference  # their memory is needed for the stages
+        best.graphs = None
+        report(cfg, {**stages, "RAPO": best.path}, tests, run)
 
 
-def warn_of_collapse(row: dict) -> None:
-    """Name what no reward can mend: unreadable answers, one score for all pictures."""
-    if row["parse_rate"] < 0.5:
-        tqdm.write(f"step {row['step']}: only {row['parse_rate']:.0%} of the answers were read; "
-                   "is the model cold-started, and --prompt the one it was trained with?")
-    elif row["pred_std"] < 0.3 * row["truth_std"] or row["flat_groups"] > 0.5:
-        tqdm.write(f"step {row['step']}: collapse? the predictions spread {row['pred_std']:.3f}, "
-                   f"the truth {row['truth_std']:.3f}; {row['flat_groups']:.0%} of the groups "
-                   "have no spread (lower --lr, raise --beta or --temperature)")
+def report(cfg: RAPOConfig, stages: dict[str, Path], tests: Sets, run: Path) -> None:
+    """Every stage on the test sets: `eval_*.json`, report, then the table."""
+    evals = compare(stages, tests, cfg, run)
+    remarks = [] if cfg.train else [f"{name}: {toy.remark(result, run / 'world')}"
+                                    for name, result in evals.items()]
+    with keep_going("the report", say):
+        page = write_report(run / "report.html", "Aes-R1" if cfg.train else "Aes-R1 in miniature",
+                            read_rows(run / "metrics.jsonl"), evals, vars(cfg), remarks)
+        remarks.append(f"report: {page.resolve()}")
+    print(format_table(evals), *remarks, sep="\n")
 
 
-def sets_of(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
+def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
     """(training pictures, held-out sets, test sets): all of the toy world, or all one's own."""
     named = cfg.train, cfg.test_in, cfg.test_ood
     if not any(named):
-        toy = toy_specs(build_world(run / "world", cfg.seed))
-        named = toy["train"], toy["test_in"], toy["test_ood"]
+        named = toy.sets(run / "world", cfg.seed)
     elif not (cfg.train and cfg.model and (cfg.test_in or cfg.test_ood)):
         raise OptionError("one's own pictures need --train, --model and --test_in or --test_ood; "
                           "none of them: the toy world")
@@ -207,59 +264,16 @@ def sets_of(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
             read_sets(test_in, test_ood, cfg.bad_images))
 
 
-def main(cfg: RAPOConfig) -> None:
-    """Data, cold-started model, training, evaluation of all stages, table and report."""
-    run = Path(cfg.run)
-    if cfg.model and Path(cfg.model).resolve() == (run / "rapo").resolve():
-        raise OptionError(f"--model {cfg.model}: this run would replace it; choose another --run")
-    save(cfg, run / "train_rapo.json")
-    examples, held, tests = sets_of(cfg, run)
-    stages = {"cold start": Path(cfg.model) if cfg.model else run / "sft"}
-    if not cfg.model:
-        stages = {"backbone": run / "backbone", **stages}
-        if (stages["cold start"] / "config.json").is_file():
-            print(f"using {stages['cold start']} as it is; remove it to train it again")
-        else:
-            shared = {name: getattr(cfg, name) for name in
-                      ("run", "heldout", "bad_images", "prompt", "max_pixels", "device", "backend",
-                       "seed")}
-            train_sft.main(SFTConfig(**shared))
-    policy, reference = (VLM.load(stages["cold start"], max_pixels=cfg.max_pixels,
-                                  device=cfg.device) for _ in range(2))
-    reference.requires_grad_(False)
-    set_aside(run, ["metrics.jsonl", "rapo", "report.html",
-                    *(path.name for path in run.glob("eval_*.json"))])
-    stages["RAPO"] = train(cfg, policy, reference, examples, held, run)
-    del policy, reference  # their memory is needed for the stages
-    compare(cfg, stages, tests, run)
-
-
-def compare(cfg: RAPOConfig, stages: dict[str, Path], tests: Sets, run: Path) -> None:
-    """Every stage on the test sets: table, `eval_*.json`, report."""
-    evals, remarks = {}, []
-    for name, path in stages.items():
-        vlm = VLM.load(path, max_pixels=cfg.max_pixels, device=cfg.device)
-        evals[name] = {"checkpoint": str(path), **evaluate_sets(vlm, tests, cfg, f"test: {name}")}
-        write_json(run / f"eval_{name.replace(' ', '_')}.json", evals[name])
-        if not cfg.train:
-            named, right = critiques(evals[name], run / "world")
-            remarks.append(f"{name}: critiques name {named:.1f} of 5 dimensions, "
-                           f"{right:.0%} of them rightly")
-    print(format_table(evals), *remarks, sep="\n")
-    page = write_report(run / "report.html", "Aes-R1 in miniature" if not cfg.train else "Aes-R1",
-                        read_rows(run / "metrics.jsonl"), evals, vars(cfg), remarks)
-    print(f"report: {page.resolve()}")
-
-
-def critiques(result: dict, world: Path) -> tuple[float, float]:
-    """Toy world only: dimensions named per critique, and the share of them named rightly."""
-    items = [item for part in result["sets"].values() for item in part["items"]]
-    return critique_quality([i["text"] for i in items], [Path(i["image"]) for i in items],
-                            read_attributes(world))
+def cold_start(cfg: RAPOConfig, run: Path) -> dict[str, Path]:
+    """The stages before RAPO: one's own model, or the toy's, made if missing."""
+    if cfg.model:
+        return {"cold start": Path(cfg.model)}
+    if (run / "sft" / "config.json").is_file():
+        say(f"using {run / 'sft'} as it is; remove it to train it again")
+    else:
+        train_sft.main(inherit(SFTConfig, cfg))
+    return {"backbone": run / "backbone", "cold start": run / "sft"}
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(RAPOConfig))
-    except UserError as error:
-        sys.exit(f"train_rapo.py: {error}")
+    run_script(main, RAPOConfig)

@@ -4,20 +4,81 @@
     python train_sft.py --help     all options
 """
 
-import sys
+import nanoaes  # noqa: F401  before torch: see there
+
+# isort: split
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 import build_cot
-from nanoaes.checkpoint import append_row, publish, read_rows
-from nanoaes.config import CoTConfig, OptionError, SFTConfig, parse, save
+from nanoaes.checkpoint import append_row, publish, read_rows, write_json
+from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit, run_script
 from nanoaes.data import DataError, Example, check_images, load_image
-from nanoaes.errors import UserError
-from nanoaes.prompt import PROMPTS, answer_text
+from nanoaes.progress import say
+from nanoaes.prompt import answer_text
+from nanoaes.runs import claim, need_room, refuse_foreign, refuse_overwrite
 from nanoaes.sft import Lesson, cosine, fit
 from nanoaes.toy.school import build_backbone
 from nanoaes.vlm import VLM
+
+
+def main(cfg: SFTConfig) -> Path:
+    """Returns the folder of the cold-started model."""
+    run = Path(cfg.run)
+    out = Path(cfg.out) if cfg.out else run / "sft"
+    if cfg.model:
+        refuse_overwrite(Path(cfg.model), out, "--out")
+    refuse_foreign(out, "--out")
+    with claim(run, "train_sft.py"):
+        critiques = read_critiques(critique_file(cfg, run), cfg.bad_images)
+        vlm = VLM.load(cfg.model or build_backbone(run / "backbone", cfg.seed), **cfg.loading())
+        if not cfg.train_vision:
+            freeze_vision(vlm)
+        need_room(out, 2 * sum(p.numel() * p.element_size() for p in vlm.parameters()),
+                  "the cold-started model")
+        write_json(run / "train_sft.json", asdict(cfg))
+        history = run / "sft_metrics.jsonl"
+        history.unlink(missing_ok=True)
+        train(cfg, vlm, critiques, history)
+        with publish(out) as folder:
+            vlm.save(folder)
+    say(f"cold start: {len(critiques)} critiques x {cfg.epochs} epochs, "
+        f"token entropy {read_rows(history)[-1]['entropy']:.3f} nats -> {out}")
+    return out
+
+
+def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: Path) -> None:
+    """Every critique once an epoch, in a new order each time."""
+    rng = np.random.default_rng(cfg.seed)
+    order = np.concatenate([rng.permutation(len(critiques)) for _ in range(cfg.epochs)])
+    batches = [order[i : i + cfg.batch] for i in range(0, len(order), cfg.batch)]
+
+    def lessons_at(step: int) -> list[Lesson]:
+        chosen = [critiques[i] for i in batches[step]]
+        return [Lesson(load_image(p), vlm.asking.prompt, answer) for p, answer in chosen]
+
+    fit(vlm, lessons_at, steps=len(batches), lr_at=cosine(cfg.lr, len(batches)),
+        label="cold start (SFT)", tokens_per_micro_batch=cfg.tokens_per_micro_batch,
+        max_grad_norm=cfg.max_grad_norm, weight_decay=cfg.weight_decay, backend=cfg.backend,
+        log=lambda row: append_row(history, row))
+
+
+def freeze_vision(vlm: VLM) -> None:
+    """Vision tower and projector (in Qwen's classes the projector is the tower's merger)."""
+    vlm.hf.model.visual.requires_grad_(False)
+
+
+def critique_file(cfg: SFTConfig, run: Path) -> Path:
+    """One's own critiques, or the toy's, made if missing."""
+    if cfg.model and not cfg.cot:
+        raise OptionError("--model without --cot: the toy's critiques fit the toy's model only; "
+                          "name critiques with --cot")
+    cot = Path(cfg.cot) if cfg.cot else run / "cot.jsonl"
+    if cfg.cot and not cot.is_file():
+        raise OptionError(f"--cot {cot}: no such file; build_cot.py makes one")
+    return cot if cot.is_file() else build_cot.main(inherit(CoTConfig, cfg))
 
 
 def read_critiques(cot: Path, bad_images: str) -> list[tuple[Path, str]]:
@@ -42,52 +103,5 @@ def read_critiques(cot: Path, bad_images: str) -> list[tuple[Path, str]]:
     return [(image, answer) for image, answer in answers if image in whole]
 
 
-def freeze_vision(vlm: VLM) -> None:
-    """Vision tower and projector (in Qwen's classes the projector is the tower's merger)."""
-    vlm.hf.model.visual.requires_grad_(False)
-
-
-def main(cfg: SFTConfig) -> Path:
-    """Returns the folder of the cold-started model."""
-    run = Path(cfg.run)
-    out = Path(cfg.out) if cfg.out else run / "sft"
-    save(cfg, run / "train_sft.json")
-    if cfg.model and not cfg.cot:
-        raise OptionError("--model without --cot: the toy's critiques fit the toy's model only; "
-                          "name critiques with --cot")
-    vlm = VLM.load(cfg.model or build_backbone(run / "backbone", cfg.seed),
-                   max_pixels=cfg.max_pixels, device=cfg.device)
-    cot = Path(cfg.cot) if cfg.cot else run / "cot.jsonl"
-    if not cot.is_file():
-        if cfg.cot:
-            raise OptionError(f"--cot {cot}: no such file; build_cot.py makes one")
-        build_cot.main(CoTConfig(cfg.run, heldout=cfg.heldout, bad_images=cfg.bad_images,
-                                 seed=cfg.seed))
-    critiques = read_critiques(cot, cfg.bad_images)
-    if not cfg.train_vision:
-        freeze_vision(vlm)
-    rng = np.random.default_rng(cfg.seed)
-    order = np.concatenate([rng.permutation(len(critiques)) for _ in range(cfg.epochs)])
-    batches = [order[i : i + cfg.batch] for i in range(0, len(order), cfg.batch)]
-    history = run / "sft_metrics.jsonl"
-    history.unlink(missing_ok=True)
-
-    def lessons_at(step: int) -> list[Lesson]:
-        chosen = [critiques[i] for i in batches[step]]
-        return [Lesson(load_image(p), PROMPTS[cfg.prompt], answer) for p, answer in chosen]
-
-    fit(vlm, lessons_at, len(batches), cosine(cfg.lr, len(batches)), cfg.micro_batch,
-        cfg.max_grad_norm, cfg.weight_decay, "cold start (SFT)",
-        lambda row: append_row(history, row), cfg.backend)
-    with publish(out) as folder:
-        vlm.save(folder)
-    print(f"cold start: {len(critiques)} critiques x {cfg.epochs} epochs, "
-          f"token entropy {read_rows(history)[-1]['entropy']:.3f} nats -> {out}")
-    return out
-
-
 if __name__ == "__main__":
-    try:
-        main(parse(SFTConfig))
-    except UserError as error:
-        sys.exit(f"train_sft.py: {error}")
+    run_script(main, SFTConfig)

@@ -23,7 +23,7 @@ SIZES = {  # N, P, T, K, query heads, key heads, head size
 
 def masked_call(rows: PackedRows, p: int, t: int) -> Tensor:
     """(N, 1, L, L) bool: the prompt is causal, an answer sees it and its own past."""
-    answer = pad(rows.pack // t, (p, 0), value=-1)  # (N, L), -1: the prompt
+    answer = pad(rows.slot_of_packed // t, (p, 0), value=-1)  # (N, L), -1: the prompt
     index = torch.arange(answer.shape[1], device=answer.device)
     same = answer[:, :, None] == answer[:, None, :]
     return ((index[:, None] >= index) & (same | (answer == -1)[:, None, :]))[:, None]

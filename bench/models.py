@@ -18,7 +18,8 @@ from PIL import Image
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from nanoaes.inputs import Prompts
+from nanoaes.folder import Asking  # noqa: E402
+from nanoaes.inputs import Prompts  # noqa: E402
 from nanoaes.prompt import PROMPTS  # noqa: E402
 from nanoaes.toy.model import CHAT_WORDS, make_tokenizer  # noqa: E402
 from nanoaes.toy.render import render  # noqa: E402
@@ -79,7 +80,7 @@ def random_model(size: str, dtype: torch.dtype, seed: int = 0) -> VLM:
         torch.set_default_dtype(default)
     stop = [token("<|im_end|>"), token("<|endoftext|>")]
     hf.generation_config.eos_token_id, hf.generation_config.pad_token_id = stop, stop[1]
-    vlm = VLM(hf, tokenizer, stop, 10**6).to("cuda" if CUDA else "cpu")
+    vlm = VLM(hf, tokenizer, stop, Asking(max_pixels=10**6)).to("cuda" if CUDA else "cpu")
     vlm.forbidden[stop] = True  # every answer is as long as the benchmark says
     return vlm
 

@@ -21,6 +21,7 @@ from models import CUDA, alternate, long_prompts, machine, random_model, seconds
 from nanoaes.graphs import Graphs
 from nanoaes.inputs import Prompts
 from nanoaes.rollout import prefill, rollout, storage
+from nanoaes.sampling import uniforms
 from nanoaes.vlm import VLM
 
 
@@ -59,11 +60,11 @@ def floor(vlm: VLM, prompts: Prompts, k: int, room: int) -> float:
 
 def measure(name: str, vlm: VLM, prompts: Prompts, k: int, room: int, rounds: int) -> dict:
     """One row of the table."""
-    graphs, tokens = Graphs() if CUDA else None, {}
-    generator = torch.Generator(vlm.device).manual_seed(0)
+    graphs, tokens, n = Graphs() if CUDA else None, {}, len(prompts.ids)
 
     def ours() -> None:
-        rolls = rollout(vlm, prompts, k, room, 1.0, generator, graphs)
+        uniform = uniforms(0, len(tokens.get("ours", [])), range(n), k, room)
+        rolls = rollout(vlm, prompts, k=k, max_new_tokens=room, uniform=uniform, graphs=graphs)
         tokens["ours"] = tokens.get("ours", []) + [int(rolls.mask.sum())]
 
     def theirs() -> None:
@@ -71,12 +72,12 @@ def measure(name: str, vlm: VLM, prompts: Prompts, k: int, room: int, rounds: in
 
     def start() -> None:
         with torch.no_grad():
-            prefill(vlm, prompts, storage(vlm, prompts, k, room, graphs))
+            prefill(vlm, prompts, storage(vlm, prompts, k, room, graphs), k, tokens=10**9)
 
     took = alternate({"ours": ours, "hf": theirs, "prefill": start}, rounds)
     # Trained models' answers differ in length by chance: compare tokens per second, not calls.
     rate = {who: sum(tokens[who]) / len(tokens[who]) / took[who] for who in tokens}
-    row = {"model": name, "N": len(prompts.ids), "K": k, "P": prompts.ids.shape[1], "T": room,
+    row = {"model": name, "N": n, "K": k, "P": prompts.ids.shape[1], "T": room,
            "tokens_per_s": round(rate["ours"]), "hf_tokens_per_s": round(rate["hf"]),
            "rollout_vs_hf": round(rate["ours"] / rate["hf"], 2),
            "prefill_s": round(took["prefill"], 4)}

@@ -42,6 +42,7 @@ from nanoaes.graphs import Graphs
 from nanoaes.inputs import Prompts
 from nanoaes.prompt import PROMPTS
 from nanoaes.rollout import rollout
+from nanoaes.sampling import uniforms
 from nanoaes.vlm import VLM
 
 
@@ -60,8 +61,8 @@ class RapoStep:
         if separate:
             images = torch.arange(n, device=prompts.ids.device).repeat_interleave(k)
             prompts, n, k = prompts.select(images), n * k, 1
-        generator = torch.Generator(self.policy.device).manual_seed(0)
-        rolls = rollout(self.policy, prompts, k, self.room, 1.0, generator, self.graphs)
+        rolls = rollout(self.policy, prompts, k=k, max_new_tokens=self.room, graphs=self.graphs,
+                        uniform=uniforms(0, 0, range(n), k, self.room))
         self.tokens = int(rolls.mask.sum())
         advantage = torch.randn(n, k, device=self.policy.device)
         train_rapo.update(self.cfg, self.policy, self.reference, self.optimizer, prompts, rolls,

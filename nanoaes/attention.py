@@ -51,40 +51,80 @@ def causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
 class PackedRows:
     """Rows [prompt; answer 1; …; answer K], the answers' real tokens without gaps between them.
 
-    `pack` (N, C) says which of an image's K·T places a packed token comes from; padding behind the
-    last answer comes from padding places.
+    Tokens are counted in two ways: a `slot` is one of the N·K·T of the padded answers, a `place`
+    one of the N·L of the rows, L = P + C. `X_of_Y` holds an X for each Y. One image, a prompt
+    P1 P2 and the answers A1 A2 A3 and B1, T = 3:
+
+        slots                   A1 A2 A3 | B1 –  –
+        places                  P1 P2 A1 A2 A3 B1
+        slot_of_packed (N, C)   [[0, 1, 2, 3]]                  which token stands behind the prompt
+        place_of_slot (N·K, T)  [[2, 3, 4], [5, 5, 5]]          where an answer's token stands
+        place_of_key (N·K, P+T) [[0, 1, 2, 3, 4], [0, 1, 5, 5, 5]]     what an answer may look at
+        step (N, C)             [[0, 1, 2, 0]]                  how far into its answer a token is
+        predictor (M,)          [1, 2, 3, 1]                    the place that predicts a real token
+
+    B1 comes from P2, as A1 does. Padding slots share the place of a real token, whose output they
+    may not change: no key of theirs is in its past. Rows shorter than C end in padding slots.
     """
 
     def __init__(self, prompt_mask: Tensor, mask: Tensor, groups: int):
-        """prompt_mask (N, P), mask (N, K, T) bool; groups: query heads per key head."""
-        (n, k, t), p = mask.shape, prompt_mask.shape[1]
+        """prompt_mask (N, P) bool, padded on the right; groups: query heads per key head.
+
+        mask (N, K, T) bool, True on an answer's first tokens; T shrinks to the longest answer.
+        """
+        mask = mask[:, :, : int(mask.sum(2).max())]
+        (n, k, t), p, device = mask.shape, prompt_mask.shape[1], mask.device
         real = mask.flatten(1)
         order = real.int().argsort(dim=1, descending=True, stable=True)
-        self.pack = order[:, : int(real.sum(1).max())]
-        image = torch.arange(n, device=mask.device)[:, None]
-        first = image * (p + self.pack.shape[1])  # where an image's row starts in (N·L,)
-        own = p + (real.cumsum(1) - 1).clamp(min=0)  # (N, K·T): `pack` the other way round
-        self.own = (first + own).view(n * k, t)
-        prompt = (first + torch.arange(p, device=mask.device)).repeat_interleave(k, 0)
-        self.seen_at = torch.cat([prompt, self.own], dim=1)  # (N·K, P + T)
-        self.packed = image * k * t + self.pack  # (N, C) in (N·K·T,)
-        past = torch.ones(t, t, dtype=torch.bool, device=mask.device).tril()
-        seen = torch.cat([prompt_mask[:, None, None, None].expand(n, k, groups, t, p),
-                          past.expand(n, k, groups, t, t)], dim=-1)
-        self.seen = seen.reshape(n * k, 1, groups * t, p + t)
+        packed = order[:, : int(real.sum(1).max())]
+        image = torch.arange(n, device=device)[:, None]
+        start = image * (p + packed.shape[1])  # the place where an image's row starts
+        prompt = (start + torch.arange(p, device=device)).repeat_interleave(k, 0)
+        self.slot_of_packed, self.step = image * k * t + packed, packed % t
+        own = (real.cumsum(1) - 1).clamp(min=0)  # (N, K·T): `packed` the other way round
+        self.place_of_slot = (start + p + own).view(n * k, t)
+        self.place_of_key = torch.cat([prompt, self.place_of_slot], dim=1)
+        before = (self.place_of_slot - 1).view(n, k, t)
+        # An answer's first token stands behind another answer, but the prompt predicts it.
+        before[:, :, 0] = start + prompt_mask.sum(1, keepdim=True) - 1
+        self.predictor = before[mask]
+        self.prompt_mask, self.groups, self.bias = prompt_mask, groups, None
+
+    def words(self, completions: Tensor) -> Tensor:
+        """(N, K, T or longer) token ids -> (N, C), as they stand behind the prompts."""
+        t = self.place_of_slot.shape[1]
+        return completions[:, :, :t].flatten()[self.slot_of_packed]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
                  ) -> Tensor:
         """(N, heads, P + C, D) -> (N, P + C, heads, D)."""
-        p, h = query.shape[2] - self.pack.shape[1], key.shape[1]
+        p, h = self.prompt_mask.shape[1], key.shape[1]
+        if self.bias is None:
+            self.bias = self._bias(query.dtype)
         prompt = causal(query[:, :, :p], key[:, :, :p], value[:, :, :p], scale)
         # Query heads that share a key head become more queries of it: keys are never repeated.
-        q = _tokens(query, self.own).unflatten(2, (h, -1)).permute(0, 2, 3, 1, 4)
+        q = _tokens(query, self.place_of_slot).unflatten(2, (h, -1)).permute(0, 2, 3, 1, 4)
         out = scaled_dot_product_attention(
-            q.flatten(2, 3), _tokens(key, self.seen_at).transpose(1, 2),
-            _tokens(value, self.seen_at).transpose(1, 2), attn_mask=self.seen, scale=scale)
+            q.flatten(2, 3), _tokens(key, self.place_of_key).transpose(1, 2),
+            _tokens(value, self.place_of_key).transpose(1, 2), attn_mask=self.bias, scale=scale)
         out = out.view(q.shape).flatten(1, 2)  # (N·K, query heads, T, D)
-        return torch.cat([prompt.transpose(1, 2), _tokens(out, self.packed)], dim=1)
+        return torch.cat([prompt.transpose(1, 2), _tokens(out, self.slot_of_packed)], dim=1)
+
+    def _bias(self, dtype: torch.dtype) -> Tensor:
+        """(N·K, 1, groups·T, P + T): 0 for the prompt and an answer's past, -inf for the rest.
+
+        A bool mask would be turned into this by every layer's call, and autograd would keep each
+        one; of this one it keeps one. Lines are padded to 8 numbers: the memory-efficient kernel
+        copies what is not aligned.
+        """
+        (n, p), t = self.prompt_mask.shape, self.place_of_slot.shape[1]
+        k = len(self.place_of_slot) // n
+        bias = torch.zeros(n, k, self.groups, t, -(-(p + t) // 8) * 8, dtype=dtype,
+                           device=self.prompt_mask.device)
+        bias[..., :p].masked_fill_(~self.prompt_mask[:, None, None, None], -torch.inf)
+        future = torch.ones(t, t, dtype=torch.bool, device=bias.device).triu(1)
+        bias[..., p : p + t].masked_fill_(future, -torch.inf)
+        return bias.view(n * k, 1, self.groups * t, -1)[..., : p + t]
 
 
 def _tokens(x: Tensor, index: Tensor) -> Tensor:
@@ -97,22 +137,32 @@ def _tokens(x: Tensor, index: Tensor) -> Tensor:
 class SharedKV:
     """Keys and values while sampling: the prompt's once per image, an answer's in its own row.
 
-    The first forward is the prefill of N prompts; each later one brings one token of n·k rows.
-    n <= N images and k <= K rows are what `keep` has left. Storage never moves: what stays is
-    copied to its front, where a captured CUDA graph will look for it.
+    The first forwards are the prefill of the prompts, some pictures each; each later one brings one
+    token of n·k rows, which are what `keep` has left. Storage never moves and may be larger than
+    asked: what is used stands at its front, where a captured CUDA graph will look for it.
     """
 
-    def __init__(self, n: int, k: int, p: int, room: int, device: torch.device):
-        """Room for n prompts of p tokens and, for each, k answers of `room` tokens."""
-        self.size, self.n, self.k = (n, k, p, room), n, k
-        self.mask = torch.zeros(n, p, dtype=torch.bool, device=device)
+    def __init__(self, size: tuple[int, int, int, int], device: torch.device):
+        """size: room for prompts, their tokens, rows of answers over all prompts, their tokens."""
+        self.size = size
+        self.mask = torch.zeros(size[:2], dtype=torch.bool, device=device)
         self.prompt: list[tuple[Tensor, Tensor]] = []  # per layer: keys, values (N, heads, P, D)
         self.own: list[tuple[Tensor, Tensor]] = []  # the same, flat: see `view`
 
-    def start(self, prompt_mask: Tensor) -> None:
-        """(N, P) bool, P at most the room for it; the next forward is these prompts' prefill."""
-        self.n, self.k, self.at = *self.size[:2], None
-        self.mask.zero_()[:, : prompt_mask.shape[1]] = prompt_mask
+    @property
+    def nbytes(self) -> int:
+        """Of what the prefill has made."""
+        return sum(x.nbytes for pair in self.prompt + self.own for x in pair)
+
+    def start(self, prompt_mask: Tensor, k: int) -> None:
+        """N prompts (N, P) with k answers each; no more of either than there is room for."""
+        n, p = prompt_mask.shape
+        self.first = self.n, self.k = n, k
+        self.mask.zero_()[:n, :p] = prompt_mask
+
+    def fill(self, images: Tensor) -> None:
+        """The next forward is the prefill of images (n',) among the N."""
+        self.at, self.images = None, images
 
     def step(self, at: Tensor, span: int) -> None:
         """The next forward brings every row's token number `at` (1,) int64; at < span <= room.
@@ -167,13 +217,13 @@ class SharedKV:
         return out.transpose(1, 2).reshape(n * k, 1, -1, d)
 
     def _store_prompt(self, layer: int, key: Tensor, value: Tensor) -> None:
-        n, k, p, room = self.size
+        n, p, rows, room = self.size
         _, h, length, d = key.shape
         if layer == len(self.prompt):
-            for store, shape in ((self.prompt, (n, h, p, d)), (self.own, (n * h * k * room * d,))):
+            for store, shape in ((self.prompt, (n, h, p, d)), (self.own, (rows * h * room * d,))):
                 store.append((key.new_zeros(shape), key.new_zeros(shape)))
         for store, x in zip(self.prompt[layer], (key, value), strict=True):
-            store[:, :, :length] = x
+            store[self.images, :, :length] = x
 
 
 def _scores(query: Tensor, key: Tensor) -> Tensor:

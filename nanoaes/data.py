@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from nanoaes.errors import UserError
+from nanoaes.progress import progress
 
 Cells = dict[str, str]              # one row of a label file, by column name
 
@@ -243,7 +243,7 @@ def check_images(
     """
     with ThreadPool(workers) as pool:
         results = pool.imap(_problem, [example.image for example in examples], chunksize=8)
-        problems = list(tqdm(results, "checking images", len(examples), delay=1))
+        problems = list(progress(results, "checking images", len(examples), delay=1))
     bad = [problem for problem in problems if problem]
     if bad and (bad_images != "skip" or len(bad) == len(examples)):
         raise DataError(f"{bad[0]} ({len(bad)} of {len(examples)} images are bad), or drop such "

@@ -4,6 +4,28 @@ The scripts print a `UserError` as it is and stop; every other exception is a bu
 traceback.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """One line: the file, the row or the option, and what to do."""
+
+
+class NotFinite(UserError):
+    """NaN or infinity where a number belongs: the training has gone astray, not the code."""
+
+    def __init__(self, what: str):
+        """what: the tensor and its place, such as "the log-probs of token 12 are"."""
+        super().__init__(f"{what} not finite: the weights are broken or the learning rate is too "
+                         "high; go back to an earlier checkpoint, lower --lr")
+        self.what = what
+
+
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """Whatever is not finite in here is said to be there: "step 12"."""
+    try:
+        yield
+    except NotFinite as error:
+        raise NotFinite(f"{place}: {error.what}") from error

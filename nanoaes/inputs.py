@@ -13,9 +13,6 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, std
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
 
 @dataclass
 class Prompts:
@@ -45,34 +42,41 @@ class Prompts:
                        self.grid[rows])
 
 
-def image_patches(image: Image.Image, max_pixels: int, patch: int = 14, merge: int = 2,
-                  min_pixels: int = 56 * 56, colours: Sequence[Sequence[float]] = CLIP
-                  ) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Qwen's picture preparation: resize, normalise, cut into patches. Defaults: Qwen2(.5)-VL's.
+def picture_grid(image: Image.Image, *, patch: int, merge: int, min_pixels: int, max_pixels: int
+                 ) -> tuple[int, int, int]:
+    """The grid (1, h, w) in patches that a picture is resized to.
 
     Args:
-        image: RGB.
         max_pixels: the picture is shrunk to at most this area, both sides multiples of
-            patch · merge.
-        colours: mean and standard deviation of red, green, blue.
-    Returns:
-        patches (h·w, 3·2·patch·patch) float32 in the order in which `merge` x `merge` neighbours
-        follow each other, the picture repeated for the two frames that the vision tower expects;
-        and the grid (1, h, w) in patches.
+            patch · merge; one below `min_pixels` is enlarged.
     Raises:
         ValueError: a side ratio beyond 200 (from `smart_resize`).
     """
     height, width = smart_resize(image.height, image.width, patch * merge, min_pixels, max_pixels)
-    if (height, width) != (image.height, image.width):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return 1, height // patch, width // patch
+
+
+def image_patches(image: Image.Image, grid: tuple[int, int, int], *, patch: int, merge: int,
+                  mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Qwen's picture preparation: resize, normalise, cut into patches.
+
+    Args:
+        image: RGB.
+        grid: from `picture_grid`.
+        mean, std: of red, green, blue on [0, 1].
+    Returns:
+        (h·w, 3·2·patch·patch) float32 in the order in which `merge` x `merge` neighbours follow
+        each other, the picture repeated for the two frames that the vision tower expects.
+    """
+    _, h, w = grid
+    if (h * patch, w * patch) != (image.height, image.width):
+        image = image.resize((w * patch, h * patch), Image.Resampling.BICUBIC)
     x = np.asarray(image, dtype=np.float32) / 255
-    mean, std = np.array(colours, dtype=np.float32)
-    x = (x - mean) / std
-    h, w = height // patch, width // patch
+    x = (x - np.float32(mean)) / np.float32(std)
     x = x.reshape(h // merge, merge, patch, w // merge, merge, patch, 3)
     x = x.transpose(0, 3, 1, 4, 6, 2, 5)  # (h/m, w/m, m, m, 3, patch, patch)
     x = np.repeat(x.reshape(h * w, 3, 1, patch, patch), 2, axis=2)  # two equal frames
-    return x.reshape(h * w, -1), (1, h, w)
+    return x.reshape(h * w, -1)
 
 
 def prompt_positions(ids: Tensor, image_id: int, grid: Sequence[int], merge: int) -> Tensor:

@@ -240,7 +240,7 @@ class _TokenLoss(torch.autograd.Function):
         return (g_loss * ctx.saved_tensors[0],) + (None,) * 6
 
 
-def fused_token_loss(logp: Tensor, logp_old: Tensor, logp_ref: Tensor, advantage: Tensor,
+def fused_token_loss(logp: Tensor, logp_old: Tensor, logp_ref: Tensor, advantage: Tensor, *,
                      eps_low: float, eps_high: float, beta: float
                      ) -> tuple[Tensor, Tensor, Tensor]:
     """`rapo.token_loss` in one kernel: loss, ratio and k3 estimate per token.

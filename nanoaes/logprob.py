@@ -7,8 +7,8 @@ them instead.  A tile leaves three numbers per token behind: its maximum m, s = 
 and t = sum (x - m) exp(x - m); from these come the log-sum-exp and the entropy.  Backward computes
 each tile a second time instead of having stored it.
 
-The tiles themselves are made by one of two backends with the same two functions: this file's
-torch, or the Triton kernels of `kernels.py`.
+The tiles themselves are made by one of two backends with the same two functions (`Tiles`): this
+file's torch, or the Triton kernels of `kernels.py`.
 
 Left out: top-k, top-p and other warpers (they would make the ratio of two log-probs something else
 than the policy's); gradient filtering (in RL the low-probability tail carries signal); a bias and
@@ -16,7 +16,7 @@ logit soft-capping (Qwen2.5-VL's head has neither); second derivatives.
 """
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,22 @@ from torch.autograd.function import once_differentiable
 MASKED = -1e30  # logit of a forbidden word: exp gives 0 and, unlike -inf, 0 * x stays a number
 TILE = 2**24  # the torch backend's largest tile, in elements: 64 MB in fp32
 MIN_COLS = 256  # vocabulary chunks are multiples of this: narrower ones waste the product
+
+
+class Tiles(Protocol):
+    """What a backend provides: a module or a class with these two functions."""
+
+    TILE: int  # the largest tile, in elements
+
+    def statistics(self, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float,
+                   forbidden: Tensor | None, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """m, s, t of one tile, each (parts, M); writes into `chosen` the target logits it owns."""
+        ...
+
+    def grad_logits(self, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float,
+                    forbidden: Tensor | None, row_data: Tensor, entropy_grad: bool) -> Tensor:
+        """d(loss)/d(logits) of one tile, (M, v), from five numbers per row."""
+        ...
 
 
 def readable_logprob(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0,
@@ -42,7 +58,7 @@ def readable_logprob(hidden: Tensor, weight: Tensor, targets: Tensor, temperatur
 
 
 def token_logprob(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0,
-                  forbidden: Tensor | None = None, backend: str = "auto",
+                  forbidden: Tensor | None = None, *, backend: str = "auto",
                   entropy_grad: bool = False) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy of its distribution, in bounded memory.
 
@@ -76,7 +92,7 @@ class _TokenLogprob(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float,
-                forbidden: Tensor | None, tiles: Any, entropy_grad: bool
+                forbidden: Tensor | None, tiles: Tiles, entropy_grad: bool
                 ) -> tuple[Tensor, Tensor]:
         """(M, H), (V, H), (M,) -> logp (M,), entropy (M,)."""
         chosen = hidden.new_full(targets.shape, math.nan, dtype=_accumulator(hidden))  # (M,)
@@ -216,8 +232,8 @@ def fused_token_loss(backend: str, like: Tensor) -> Callable | None:
     return None if tiles is TorchTiles else tiles.fused_token_loss
 
 
-def _backend(name: str, hidden: Tensor) -> Any:
-    """The object whose `statistics` and `grad_logits` make the tiles."""
+def _backend(name: str, hidden: Tensor) -> Tiles:
+    """Who makes the tiles."""
     if name not in ("auto", "torch", "triton"):
         raise ValueError(f"backend {name!r}: choose auto, torch or triton")
     if name == "torch" or (name == "auto" and not hidden.is_cuda):

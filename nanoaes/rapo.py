@@ -16,13 +16,13 @@ FLAT = 1e-6  # a group whose rewards differ by less has nothing to teach
 
 
 @dataclass
-class LossStats:
-    """Weighted sums over tokens; they add up over micro-batches to the step's means."""
+class Tokens:
+    """What is known of a step's completion tokens before the update, each (M,) fp32."""
 
-    loss: Tensor
-    kl: Tensor
-    clip_low: Tensor
-    clip_high: Tensor
+    logp_old: Tensor  # of the policy that answered
+    logp_ref: Tensor  # of the cold-started model
+    advantage: Tensor  # of the token's rollout
+    weight: Tensor  # from `token_weights`
 
 
 def advantages(reward: Tensor, scale: str = "std") -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ def advantages(reward: Tensor, scale: str = "std") -> tuple[Tensor, Tensor]:
     return torch.where(flat[:, None], 0, centred), flat
 
 
-def token_loss(logp: Tensor, logp_old: Tensor, logp_ref: Tensor, advantage: Tensor,
+def token_loss(logp: Tensor, logp_old: Tensor, logp_ref: Tensor, advantage: Tensor, *,
                eps_low: float, eps_high: float, beta: float) -> tuple[Tensor, Tensor, Tensor]:
     """The objective of one token, negated. All tensors (M,) fp32.
 
@@ -70,25 +70,39 @@ def token_loss(logp: Tensor, logp_old: Tensor, logp_ref: Tensor, advantage: Tens
     return -(objective - beta * kl), ratio, kl
 
 
-def rapo_loss(logp: Tensor, logp_old: Tensor, logp_ref: Tensor, advantage: Tensor, weight: Tensor,
-              eps_low: float, eps_high: float, beta: float,
-              token_loss: Callable = token_loss) -> LossStats:
+def rapo_loss(logp: Tensor, tokens: Tokens, *, eps_low: float, eps_high: float, beta: float,
+              token_loss: Callable = token_loss) -> dict[str, Tensor]:
     """Mean over rollouts of the per-sequence token mean, as a weighted sum.
 
     Args:
+        logp: (M,) of the policy as it is; carries the gradient.
         token_loss: the definition above, or `kernels.fused_token_loss`, its one-pass version.
-        weight: (M,) 1 / (tokens of this rollout · rollouts of the whole step), so that the
-            gradient is the same for any split into micro-batches or ranks.
+    Returns:
+        scalars that add up over micro-batches to the step's means: loss (carries the gradient),
+        kl, and clip_low and clip_high, the shares of tokens whose gradient a clip stops.
     """
-    loss, ratio, kl = token_loss(logp, logp_old, logp_ref, advantage, eps_low, eps_high, beta)
-    low = (ratio < 1 - eps_low) & (advantage < 0)  # where the clip really stops the gradient
-    high = (ratio > 1 + eps_high) & (advantage > 0)
+    loss, ratio, kl = token_loss(logp, tokens.logp_old, tokens.logp_ref, tokens.advantage,
+                                 eps_low=eps_low, eps_high=eps_high, beta=beta)
     with torch.no_grad():
-        kl, low, high = ((weight * x).sum() for x in (kl, low, high))
-    return LossStats((weight * loss).sum(), kl, low, high)
+        # min(…) takes the clipped side, which has no gradient, only here:
+        low = (ratio < 1 - eps_low) & (tokens.advantage < 0)
+        high = (ratio > 1 + eps_high) & (tokens.advantage > 0)
+        stats = {"kl": kl, "clip_low": low, "clip_high": high}
+        sums = {name: (tokens.weight * x).sum() for name, x in stats.items()}
+    return {"loss": (tokens.weight * loss).sum(), **sums}
 
 
-def token_weights(mask: Tensor) -> Tensor:
-    """(N, K, T) bool -> (N, K, T): 1 / (tokens of the rollout · N·K), for the whole step."""
+def token_weights(mask: Tensor, counted: Tensor | None = None) -> Tensor:
+    """1 / (tokens of the rollout · rollouts of the step), so that a weighted sum is the mean over
+    rollouts of the token mean, and the gradient the same for any split into micro-batches.
+
+    Args:
+        mask: (N, K, T) bool, of the whole step.
+        counted: (N, K) bool, the rollouts that the loss is made of; None: all.
+    Returns:
+        (N, K, T), 0 where masked or not counted.
+    """
+    if counted is None:
+        counted = torch.ones_like(mask[:, :, 0])
     lengths = mask.sum(2, keepdim=True).clamp(min=1)
-    return mask / (lengths * mask.shape[0] * mask.shape[1])
+    return mask * counted[..., None] / (lengths * counted.sum().clamp(min=1))

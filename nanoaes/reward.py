@@ -4,6 +4,7 @@ All functions work on one step's scores: N images, K rollouts each. `valid` mark
 answer could be read; an unreadable one gets reward 0 from the score rewards and is left out of
 every mean and variance, so it changes no other rollout's reward. The relative reward compares
 images of the same data set only, because raters of two sets use the scale differently.
+Give scores in fp64: near Phi = 0 or 1 rounding in fp32 moves an advantage by several per cent.
 Left out: the paper's constant eps in the absolute reward, which cancels in the advantage.
 """
 
@@ -14,6 +15,15 @@ import torch
 from torch import Tensor
 
 GAMMA = 1e-6  # keeps the Thurstone variance above zero (the released code's value)
+
+
+@dataclass
+class Truth:
+    """What people said of a step's images."""
+
+    score: Tensor  # (N,) in [0, 1]
+    std: Tensor | None  # (N,) the raters' spread in [0, 1]; NaN marks an image without one
+    group: Tensor  # (N,) int, the data set of each image
 
 
 @dataclass
@@ -58,15 +68,13 @@ def preference(truth: Tensor, truth_std: Tensor | None = None, ties: str = "half
     return torch.where(variance.isnan(), hard, soft)
 
 
-def relative_reward(scores: Tensor, valid: Tensor, truth: Tensor, group: Tensor,
-                    truth_std: Tensor | None = None, ties: str = "half") -> Tensor:
+def relative_reward(scores: Tensor, valid: Tensor, truth: Truth, ties: str = "half") -> Tensor:
     """r_rel: does this rollout's score put its image on the right side of the others?
 
     Args:
         scores: (N, K) parsed scores; any number where not valid.
         valid: (N, K) bool.
-        truth: (N,) in [0, 1]; truth_std: (N,) or None, see `preference`.
-        group: (N,) int, the data set of each image; only images of one group are compared.
+        truth: only images of one group are compared; with `std`, see `preference`.
     Returns:
         (N, K) in [0, 1]; 0 where not valid, and for an image without a partner in its group.
     """
@@ -80,10 +88,10 @@ def relative_reward(scores: Tensor, valid: Tensor, truth: Tensor, group: Tensor,
     # p_ik(i,j) = Phi((o_ik − mu_j) / sqrt(var_i + var_j + gamma))                     (Thurstone)
     spread = (var[:, None] + var[None, :] + GAMMA).sqrt()  # (N, N)
     p = normal_cdf((scores[:, :, None] - mu) / spread[:, None, :])  # (N, K, N)
-    p_c = preference(truth, truth_std, ties)[:, None, :]  # (N, 1, N)
+    p_c = preference(truth.score, truth.std, ties)[:, None, :]  # (N, 1, N)
     # r_rel(o_ik) = 1/(N−1) · sum_{j≠i} [ sqrt(p_c p_ik) + sqrt((1−p_c)(1−p_ik)) ]     (fidelity)
     fidelity = (p_c * p).sqrt() + ((1 - p_c) * (1 - p)).sqrt()
-    partner = (group[:, None] == group[None, :]) & (n_valid > 0)[None, :]
+    partner = (truth.group[:, None] == truth.group[None, :]) & (n_valid > 0)[None, :]
     # differs from the paper: only images of one data set are compared (raters of two sets use the
     # scale differently), and an image without a readable answer is no partner; N counts the rest.
     partner.fill_diagonal_(False)  # j ≠ i
@@ -99,17 +107,17 @@ def absolute_reward(scores: Tensor, valid: Tensor, truth: Tensor, sigma: float =
     return torch.where(valid, torch.exp(-0.5 * (error / sigma) ** 2), 0)
 
 
-def rewards(scores: Tensor, valid: Tensor, well_formed: Tensor, truth: Tensor, group: Tensor,
-            truth_std: Tensor | None, w_relative: float, w_absolute: float, w_format: float,
-            sigma: float, ties: str) -> Rewards:
+def rewards(scores: Tensor, valid: Tensor, well_formed: Tensor, truth: Truth, *,
+            w_relative: float, w_absolute: float, w_format: float, sigma: float, ties: str
+            ) -> Rewards:
     """r = w_rel · r_rel + w_abs · r_abs + w_fmt · r_fmt; a weight of 0 switches a part off.
 
     Args:
         well_formed: (N, K) bool, the text has exactly the form asked for.
         others: as in `relative_reward` and `absolute_reward`.
     """
-    relative = relative_reward(scores, valid, truth, group, truth_std, ties)
-    absolute = absolute_reward(scores, valid, truth, sigma)
+    relative = relative_reward(scores, valid, truth, ties)
+    absolute = absolute_reward(scores, valid, truth.score, sigma)
     # differs from the paper: the format reward is in its released code only.
     form = well_formed.to(scores.dtype)
     total = w_relative * relative + w_absolute * absolute + w_format * form

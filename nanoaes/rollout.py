@@ -7,19 +7,26 @@ policy's if its log-probs describe the distribution that was sampled.
 Left out: rows that join while others run (a step's pictures are all known), speculative decoding.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nanoaes.attention import SharedKV
+from nanoaes.batching import token_batches
+from nanoaes.errors import NotFinite
 from nanoaes.graphs import Graphs
 from nanoaes.inputs import Prompts
 from nanoaes.logprob import sampling_logits
+from nanoaes.sampling import draw
 from nanoaes.vlm import VLM
 
+CACHED = 8  # tokens kept as keys and values for one of a forward: they weigh an eighth and less
 CHECK = 4  # steps between looks at who has finished; on CUDA each look waits for the GPU
 SPAN, PROMPT = 128, 128  # graphs are recorded for own and prompt lengths in multiples of these
+LOGITS = 2**26  # the largest (rows, vocabulary) tensor, in elements: 256 MB in fp32
 
 
 @dataclass
@@ -31,14 +38,27 @@ class Rollouts:
     logp: Tensor  # (N, K, T) fp32, of the sampled token when it was sampled; 0 where masked
     truncated: Tensor  # (N, K) bool, no stop token within the limit
 
-    def texts(self, tokenizer) -> list[str]:
+    def texts(self, vlm: VLM) -> list[str]:
         """N·K answers as text, image by image, without their stop token.
 
         Other special tokens stay visible: an answer that holds one has not the form asked for.
+        What the chat template has opened for the answer belongs to it.
         """
         lengths = (self.mask.sum(2) - 1 + self.truncated.int()).flatten().tolist()
         rows = [ids[:n] for ids, n in zip(self.ids.flatten(0, 1).tolist(), lengths, strict=True)]
-        return tokenizer.batch_decode(rows)
+        return [vlm.opened + text for text in vlm.tokenizer.batch_decode(rows)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked, of all pictures alike."""
+
+    k: int
+    room: int  # tokens of the longest answer
+    temperature: float
+    uniform: Tensor | None  # (N·K, room) fp64, None: greedy
+    tokens: int  # per forward
+    graphs: Graphs | None
 
 
 @dataclass
@@ -56,80 +76,177 @@ class Rows:
 
 
 @torch.no_grad()
-def rollout(vlm: VLM, prompts: Prompts, k: int, max_new_tokens: int, temperature: float,
-            generator: torch.Generator | None = None, graphs: Graphs | None = None) -> Rollouts:
+def rollout(vlm: VLM, prompts: Prompts, *, k: int, max_new_tokens: int, temperature: float = 1.0,
+            uniform: Tensor | None = None, tokens: int | None = None,
+            graphs: Graphs | None = None) -> Rollouts:
     """Sample K answers per image.
 
     Args:
         temperature: > 0 samples; 0 takes the likeliest token (greedy).
-        generator: on the model's device; the same state gives the same answers.
-        graphs: on CUDA, what this and later rollouts of the same sizes record and replay.
+        uniform: (N, K, max_new_tokens) float64 in [0, 1), each token's own number, as
+            `sampling.uniforms` draws them; greedy needs none.
+        tokens: at most so many per forward, padding counted, and CACHED times as many in the
+            cache. It changes memory, never an answer. A single picture is not split.
+        graphs: on CUDA, what this and later rollouts record and replay.
+    Raises:
+        ValueError: numbers missing or of another shape.
+        NotFinite: NaN or infinity in the hidden states or the log-probs.
     """
+    n = len(prompts.ids)
+    if temperature == 0:
+        uniform = None
+    elif uniform is None or uniform.shape != (n, k, max_new_tokens):
+        raise ValueError(f"temperature {temperature} needs uniform numbers {n, k, max_new_tokens}, "
+                         f"not {None if uniform is None else tuple(uniform.shape)}")
+    else:
+        uniform = uniform.flatten(0, 1).to(vlm.device)
+    plan = Plan(k, max_new_tokens, temperature, uniform, tokens or 2**62, graphs)
+    rolls = unwritten(vlm, n, plan)
+    with eval_mode(vlm, graphs):
+        for images in groups(prompts, plan):
+            answer(vlm, prompts, images, plan, rolls)
+        longest = int(rolls.mask.sum(2).max())
+        if not rolls.logp.isfinite().all():
+            raise not_finite_logp(rolls)
+    return Rollouts(rolls.ids[..., :longest], rolls.mask[..., :longest], rolls.logp[..., :longest],
+                    rolls.truncated)
+
+
+@contextmanager
+def eval_mode(vlm: VLM, graphs: Graphs | None) -> Iterator[None]:
+    """The checkpointing of a training forward has no place here; the mode comes back, whatever
+    happens, and the graphs come to rest."""
     was_training = vlm.training
-    vlm.eval()  # the checkpointing of a training forward has no place here
-    n, kv = len(prompts.ids), storage(vlm, prompts, k, max_new_tokens, graphs)
-    hidden = prefill(vlm, prompts, kv).repeat_interleave(k, 0)  # (N·K, H)
-    number = torch.arange(n * k, device=vlm.device).view(n, k)
-    rows = Rows(number, prompts.next_position[:, None].expand(n, k), number >= 0, number)
-    ids = number.new_full((n * k, max_new_tokens), vlm.pad_id)
-    mask, logps = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.float)
+    vlm.eval()
+    try:
+        yield
+    except NotFinite:
+        if graphs is not None:
+            graphs.drop()  # NaN in storage would outlive better weights: 0 · NaN is NaN
+        raise
+    finally:
+        vlm.train(was_training)
+        if graphs is not None:
+            graphs.rest()
+
+
+def groups(prompts: Prompts, plan: Plan) -> tuple[Tensor, ...]:
+    """The pictures that are answered side by side, as far as their cache has room."""
+    n, p = prompts.ids.shape
+    size = CACHED * plan.tokens // (p + plan.k * plan.room)
+    return torch.arange(n, device=prompts.ids.device).split(max(1, min(n, size)))
+
+
+def unwritten(vlm: VLM, n: int, plan: Plan) -> Rollouts:
+    """Rollouts of the full length, all masked."""
+    ids = torch.full((n, plan.k, plan.room), vlm.pad_id, device=vlm.device)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    return Rollouts(ids, mask, torch.zeros_like(ids, dtype=torch.float), mask.any(2))
+
+
+def answer(vlm: VLM, prompts: Prompts, images: Tensor, plan: Plan, rolls: Rollouts) -> None:
+    """Write K answers to each of `images` (n,) into `rolls`, all n·K rows side by side."""
+    part = some(prompts, images)
+    kv = storage(vlm, part, plan.k, plan.room, plan.graphs)
+    first = prefill(vlm, part, kv, plan.k, plan.tokens)  # (n, H)
+    if not first.isfinite().all():
+        bad = images[~first.isfinite().all(1)]
+        raise NotFinite(f"the hidden states of picture {int(bad[0]) + 1}'s prompt are")
+    hidden = first.repeat_interleave(plan.k, 0)  # (n·K, H)
+    rows = first_rows(images, part, plan.k)
     stop = torch.tensor(vlm.stop_ids, device=vlm.device)
-    for t in range(max_new_tokens):
-        token, logp = sample(hidden, vlm, temperature, generator)
-        rows.token = token.view_as(rows.live)
-        ids[rows.number, t], mask[rows.number, t] = rows.token, rows.live
-        logps[rows.number, t] = torch.where(rows.live, logp.view_as(rows.live), 0)
+    for t in range(plan.room):
+        choose_and_write(vlm, hidden, rows, t, plan, rolls)
         rows.live = rows.live & ~torch.isin(rows.token, stop)
-        if t + 1 < max_new_tokens:
-            if t % CHECK == CHECK - 1:
-                if not rows.live.any():
-                    break
-                rows = drop_finished(rows, kv)
-            hidden = next_hidden(vlm, kv, rows, t, graphs)
-    vlm.train(was_training)
-    truncated = torch.zeros(n * k, dtype=torch.bool, device=vlm.device)
-    truncated[rows.number] = rows.live
-    longest = int(mask.sum(1).max())
-    return Rollouts(*(x[:, :longest].view(n, k, -1) for x in (ids, mask, logps)),
-                    truncated.view(n, k))
+        look = t % CHECK == CHECK - 1
+        if t + 1 == plan.room or (look and finished(rows, rolls)):
+            break
+        if look:
+            rows = drop_finished(rows, kv)
+        hidden = next_hidden(vlm, kv, rows, t, plan.graphs)
+    rolls.truncated.view(-1)[rows.number] = rows.live
+
+
+def first_rows(images: Tensor, prompts: Prompts, k: int) -> Rows:
+    """K rows for each of `images` (n,), all of them live."""
+    number = images[:, None] * k + torch.arange(k, device=images.device)
+    return Rows(number, prompts.next_position[:, None].expand_as(number),
+                torch.ones_like(number, dtype=torch.bool), torch.zeros_like(number))
+
+
+def some(prompts: Prompts, images: Tensor) -> Prompts:
+    """The prompts `images` (n,), in ascending order; all of them: without a copy."""
+    return prompts if len(images) == len(prompts.ids) else prompts.select(images)
 
 
 def storage(vlm: VLM, prompts: Prompts, k: int, room: int, graphs: Graphs | None) -> SharedKV:
-    """Empty keys and values; with graphs, those that the graphs know."""
+    """Room for the keys and values; with graphs, in what the graphs know."""
     n, p = prompts.ids.shape
     if graphs is None:
-        return SharedKV(n, k, p, room, vlm.device)
-    size = n, k, -(-p // PROMPT) * PROMPT, room
-    return graphs.keep(size, lambda: SharedKV(*size, vlm.device), vlm.parameters())
+        return SharedKV((n, p, n * k, room), vlm.device)
+    return graphs.keep((n, -(-p // PROMPT) * PROMPT, n * k, room),
+                       lambda size: SharedKV(size, vlm.device), vlm.parameters())
 
 
-def prefill(vlm: VLM, prompts: Prompts, kv: SharedKV) -> Tensor:
+def prefill(vlm: VLM, prompts: Prompts, kv: SharedKV, k: int, tokens: int) -> Tensor:
     """Fill `kv` with the prompts; (N, H) hidden states that predict the answers' first tokens."""
-    kv.start(prompts.mask)
-    x, deepstack = vlm.embed(prompts, prompts.ids[:, :0])
-    hidden = vlm.decode_layers(x, prompts.positions, kv, **deepstack)
-    return hidden[torch.arange(len(hidden), device=vlm.device), prompts.last]
+    kv.start(prompts.mask, k)
+    hidden, order = [], []
+    for batch in token_batches([(p,) for p in prompts.mask.sum(1).tolist()], tokens):
+        images = torch.tensor(sorted(batch), device=vlm.device)
+        part = some(prompts, images)
+        kv.fill(images)
+        x, deepstack = vlm.embed(part, part.ids[:, :0])
+        row = vlm.decode_layers(x, part.positions, kv, **deepstack)
+        hidden.append(row[torch.arange(len(batch), device=vlm.device), part.last])
+        order.append(images)
+    return torch.cat(hidden)[torch.cat(order).argsort()]
 
 
-def sample(hidden: Tensor, vlm: VLM, temperature: float, generator: torch.Generator | None
+def choose_and_write(vlm: VLM, hidden: Tensor, rows: Rows, t: int, plan: Plan, rolls: Rollouts
+                     ) -> None:
+    """Token number t of every row, from (n·k, H) hidden states."""
+    uniform = None if plan.uniform is None else plan.uniform[rows.number.flatten(), t]
+    token, logp = sample(vlm, hidden, plan.temperature, uniform)
+    rows.token = token.view_as(rows.number)
+    rolls.ids.view(-1, plan.room)[rows.number, t] = rows.token
+    rolls.mask.view(-1, plan.room)[rows.number, t] = rows.live
+    rolls.logp.view(-1, plan.room)[rows.number, t] = torch.where(
+        rows.live, logp.view_as(rows.number), 0)
+
+
+def sample(vlm: VLM, hidden: Tensor, temperature: float, uniform: Tensor | None
            ) -> tuple[Tensor, Tensor]:
     """One token per row from (B, H) hidden states, and its log-prob in fp32; both (B,)."""
-    logits = sampling_logits(hidden, vlm.head, temperature or 1.0, vlm.forbidden)
-    logp = logits.log_softmax(-1)
-    if temperature == 0:
-        token = logp.argmax(-1)
-    else:
-        # The first word at which the cumulated probability exceeds a uniform number: one random
-        # number per row. In fp64, or 150,000 words' rounding would bias the last ones.
-        cumulated = logits.softmax(-1).double().cumsum(-1)
-        u = torch.rand(len(logp), 1, generator=generator, device=logp.device)
-        token = torch.searchsorted(cumulated, u * cumulated[:, -1:], right=True)[:, 0]
-    return token, logp.gather(1, token[:, None])[:, 0]
+    parts, size = [], max(1, LOGITS // len(vlm.head))
+    for at in (slice(i, i + size) for i in range(0, len(hidden), size)):
+        logits = sampling_logits(hidden[at], vlm.head, temperature or 1.0, vlm.forbidden)
+        p = logits.softmax(-1)
+        token = logits.argmax(-1) if uniform is None else draw(p, uniform[at])
+        # Over their sum: on a CPU softmax adds 150,000 words in few lanes and is 2e-5 off.
+        parts.append((token, (p.gather(1, token[:, None])[:, 0] / p.sum(-1)).log()))
+    tokens, logps = zip(*parts, strict=True)
+    return torch.cat(tokens), torch.cat(logps)
+
+
+def finished(rows: Rows, rolls: Rollouts) -> bool:
+    """Has every row its stop token? Waits for the device, once; so it is here that NaN is seen."""
+    live, finite = torch.stack([rows.live.any(), rolls.logp.isfinite().all()]).tolist()
+    if not finite:
+        raise not_finite_logp(rolls)
+    return not live
+
+
+def not_finite_logp(rolls: Rollouts) -> NotFinite:
+    """Names the first token of any answer whose log-prob is NaN or infinite."""
+    bad = (~rolls.logp.isfinite()).flatten(0, 1).any(0)
+    return NotFinite(f"the log-probs of token {int(bad.int().argmax()) + 1} are")
 
 
 def next_hidden(vlm: VLM, kv: SharedKV, rows: Rows, t: int, graphs: Graphs | None) -> Tensor:
     """Feed every row's token number t; (n·k, H) hidden states that predict the next."""
-    span = t + 1 if graphs is None else min(-(-(t + 1) // SPAN) * SPAN, kv.size[3])
+    room = kv.size[3]
+    span = t + 1 if graphs is None else min(-(-(t + 1) // SPAN) * SPAN, room)
 
     def forward(token: Tensor, position: Tensor, at: Tensor) -> Tensor:
         kv.step(at, span)
@@ -148,8 +265,8 @@ def drop_finished(rows: Rows, kv: SharedKV) -> Rows:
     """
     count = rows.live.sum(1)  # (n,)
     n, k = int((count > 0).sum()), int(count.max())
-    n = min(_round_up(n, kv.size[0] // 8), kv.n)
-    k = min(_round_up(k, kv.size[1] // 4), kv.k)
+    n = min(_round_up(n, kv.first[0] // 8), kv.n)
+    k = min(_round_up(k, kv.first[1] // 4), kv.k)
     if n * k > 0.75 * kv.n * kv.k:
         return rows
     images = count.argsort(descending=True, stable=True)[:n]

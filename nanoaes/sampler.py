@@ -7,7 +7,6 @@ no state.
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from nanoaes.data import DataError, Example
 from nanoaes.errors import UserError
 
 
-@dataclass(frozen=True)
 class StepSampler:
     """Which examples each step shows, from (seed, step) alone: resuming needs the step number only.
 
@@ -23,33 +21,40 @@ class StepSampler:
     datasets share each step in proportion to their sizes, in pairs, so that no image lacks a
     partner to be ranked against; there a dataset of odd size leaves out one image per epoch.
     """
-    datasets: Sequence[str]         # of each example
-    images_per_step: int
-    seed: int = 0
 
-    def __post_init__(self) -> None:
-        counts, n = Counter(self.datasets), self.images_per_step
-        if len(counts) > 1 and (n % 2 or min(counts.values()) < 2):
-            raise UserError(f"datasets of {dict(counts)} images come in pairs: images_per_step "
-                             f"must be even, it is {n}, and each dataset have 2 images or more")
-        usable = len(self._order(0)) if counts else 0
-        if not 2 <= n <= usable:
-            raise UserError(f"images_per_step is {n}: the reward compares images, so it must be "
-                             f"at least 2, and at most an epoch's {usable}")
+    def __init__(self, datasets: Sequence[str], images_per_step: int, seed: int = 0):
+        """datasets: of each example. Raises UserError where no such step can be."""
+        self.n, self.seed = images_per_step, seed
+        names = np.array(datasets)
+        self.members = [np.flatnonzero(names == name) for name in sorted(set(datasets))]
+        self.orders: dict[int, np.ndarray] = {}  # epoch -> its order, of the two that a step needs
+        sizes = [len(m) for m in self.members]
+        if len(sizes) > 1 and (images_per_step % 2 or min(sizes) < 2):
+            raise UserError(f"datasets of {dict(Counter(datasets))} images come in pairs: "
+                            f"images_per_step must be even, it is {images_per_step}, and each "
+                            "dataset have 2 images or more")
+        unit = min(2, len(sizes))
+        self.epoch_size = sum(size // unit * unit for size in sizes)
+        if not 2 <= images_per_step <= self.epoch_size:
+            raise UserError(f"images_per_step is {images_per_step}: the reward compares images, so "
+                            f"it must be at least 2, and at most an epoch's {self.epoch_size}")
 
     def indices(self, step: int) -> list[int]:
         """The images_per_step example indices of a step (counted from 0)."""
-        epoch, start = divmod(step * self.images_per_step, len(self._order(0)))
-        order = np.concatenate([self._order(epoch), self._order(epoch + 1)])
-        return order[start: start + self.images_per_step].tolist()
+        epoch, start = divmod(step * self.n, self.epoch_size)
+        self.orders = {e: self.orders[e] if e in self.orders else self._order(e)
+                       for e in (epoch, epoch + 1)}
+        order = np.concatenate([self.orders[epoch][start : start + self.n],
+                                self.orders[epoch + 1][: max(0, start + self.n - self.epoch_size)]])
+        return order.tolist()
 
     def _order(self, epoch: int) -> np.ndarray:
         """One epoch's example indices; pair j of a dataset of m pairs stands near j / m of it."""
-        rng, names = np.random.default_rng((self.seed, epoch)), np.array(self.datasets)
-        unit, order, place = min(2, len(set(self.datasets))), [], []
-        for name in sorted(set(self.datasets)):
-            members = rng.permutation(np.flatnonzero(names == name))
-            order.append(members[: len(members) // unit * unit])
+        rng, unit, order, place = (np.random.default_rng((self.seed, epoch)),
+                                   min(2, len(self.members)), [], [])
+        for members in self.members:
+            shuffled = rng.permutation(members)
+            order.append(shuffled[: len(members) // unit * unit])
             place.append((np.arange(len(order[-1])) // unit + rng.random()) / len(order[-1]))
         return np.concatenate(order)[np.concatenate(place).argsort(kind="stable")]
 

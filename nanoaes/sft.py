@@ -11,24 +11,30 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from nanoaes.batching import token_batches
 from nanoaes.inputs import Prompts
 from nanoaes.logprob import token_logprob
+from nanoaes.optimize import take_step
+from nanoaes.progress import progress
+from nanoaes.prompt import rest_of
 from nanoaes.vlm import VLM
 
 
 def encode_answers(vlm: VLM, answers: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Texts -> ids and mask, (N, 1, T): the answer's tokens and one stop token."""
-    rows = [torch.tensor(vlm.tokenizer(a, add_special_tokens=False)["input_ids"]
-                         + vlm.stop_ids[:1]) for a in answers]
+    """Texts -> ids and mask, (N, 1, T): what the model has to write, and one stop token.
+
+    A thinking model's prompt has opened the answer already; the tag is not written twice.
+    """
+    rows = [torch.tensor(vlm.tokenizer(rest_of(a, vlm.opened), add_special_tokens=False)
+                         ["input_ids"] + vlm.stop_ids[:1]) for a in answers]
     ids = nn.utils.rnn.pad_sequence(rows, True, padding_value=vlm.pad_id)
     lengths = torch.tensor([len(r) for r in rows])
     mask = torch.arange(ids.shape[1]) < lengths[:, None]  # positional, never id != pad
     return ids[:, None].to(vlm.device), mask[:, None].to(vlm.device)
 
 
-def completion_loss(vlm: VLM, prompts: Prompts, ids: Tensor, mask: Tensor, n_tokens: int,
+def completion_loss(vlm: VLM, prompts: Prompts, ids: Tensor, mask: Tensor, *, n_tokens: int,
                     backend: str = "auto") -> tuple[Tensor, Tensor]:
     """Summed over this micro-batch, divided by the tokens of the whole step.
 
@@ -53,43 +59,47 @@ class Lesson:
     answer: str
 
 
-def fit(vlm: VLM, lessons_at: Callable[[int], list[Lesson]], steps: int,
-        lr_at: Callable[[int], float], micro_batch: int, max_grad_norm: float, weight_decay: float,
-        label: str, log: Callable[[dict], None] = lambda row: None,
-        backend: str = "auto") -> None:
+def fit(vlm: VLM, lessons_at: Callable[[int], list[Lesson]], *, steps: int,
+        lr_at: Callable[[int], float], label: str, tokens_per_micro_batch: int = 4096,
+        max_grad_norm: float = 1.0, weight_decay: float = 0.0, backend: str = "auto",
+        log: Callable[[dict], None] = lambda row: None) -> None:
     """AdamW on the parameters that require a gradient, with a progress bar; no dropout.
 
     Args:
         lessons_at: step -> the step's lessons; lr_at: step -> learning rate.
         log: called with one row of numbers per step.
+    Raises:
+        NotFinite: a loss or gradient that is none; names step and tensor.
     """
-    trained = [p for p in vlm.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.98), weight_decay=weight_decay)
-    bar = tqdm(range(steps), label, mininterval=1)
-    for step in bar:
-        lessons = lessons_at(step)
-        ids, mask = encode_answers(vlm, [x.answer for x in lessons])
-        totals = torch.zeros(2)
-        for i in range(0, len(lessons), micro_batch):
-            part = slice(i, i + micro_batch)
-            prompts = vlm.prompts([x.image for x in lessons[part]],
-                                  [x.question for x in lessons[part]])
-            loss, entropy = completion_loss(vlm, prompts, ids[part], mask[part],
-                                            int(mask.sum()), backend)
-            loss.backward()
-            totals += torch.stack([loss.detach(), entropy.detach()]).cpu()
-        norm = torch.nn.utils.clip_grad_norm_(trained, max_grad_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(step)
-        optimizer.step()
-        optimizer.zero_grad()
-        row = {"loss": float(totals[0]), "entropy": float(totals[1]), "grad_norm": float(norm)}
+    trained = {n: p for n, p in vlm.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), lr=0.0, betas=(0.9, 0.98),
+                                  weight_decay=weight_decay)
+    for step in (bar := progress(range(steps), label)):
+        sums = learn(vlm, lessons_at(step), tokens_per_micro_batch, backend)
+        row = take_step(optimizer, trained, lr=lr_at(step), max_norm=max_grad_norm, sums=sums,
+                        where=f"{label}, step {step + 1}")
         log({"step": step + 1, **row, "lr": lr_at(step)})
         bar.set_postfix({k: f"{v:.3f}" for k, v in row.items()})
 
 
+def learn(vlm: VLM, lessons: Sequence[Lesson], tokens_per_micro_batch: int, backend: str
+          ) -> dict[str, Tensor]:
+    """Forward and backward of one step, in micro-batches; its loss and mean token entropy."""
+    ids, mask = encode_answers(vlm, [x.answer for x in lessons])
+    lengths = [(vlm.prompt_length(x.image, x.question), n)
+               for x, n in zip(lessons, mask.sum((1, 2)).tolist(), strict=True)]
+    n_tokens, loss, entropy = int(mask.sum()), 0.0, 0.0
+    for rows in token_batches(lengths, tokens_per_micro_batch):
+        prompts = vlm.prompts([lessons[i].image for i in rows], [lessons[i].question for i in rows])
+        part = completion_loss(vlm, prompts, ids[rows], mask[rows], n_tokens=n_tokens,
+                               backend=backend)
+        part[0].backward()
+        loss, entropy = loss + part[0].detach(), entropy + part[1]
+    return {"loss": loss, "entropy": entropy}
+
+
 def cosine(peak: float, steps: int, warmup: int = 0) -> Callable[[int], float]:
-    """Step -> learning rate: linear warm-up, then a half cosine to 0."""
+    """Step -> learning rate: linear warm-up that ends at the peak, then a half cosine to 0."""
     def lr_at(step: int) -> float:
         if step < warmup:
             return peak * (step + 1) / (warmup + 1)

@@ -9,78 +9,38 @@ vocabulary head is kept apart (`logprob.py`), so that logits of prompt tokens ne
 transformers' own model classes hold the weights. Left out: video, several pictures in a prompt.
 """
 
-import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import transformers
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedConfig,
-)
 
-from nanoaes import attention
+from nanoaes import attention, windows
 from nanoaes.attention import PackedRows, SharedKV
-from nanoaes.errors import UserError
-from nanoaes.inputs import CLIP, HALF, Prompts, image_patches, prompt_positions
-
-PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor",
-              "qwen3_vl": "Qwen3VLProcessor"}  # the kinds of model that this code knows
-KINDS = tuple(PROCESSORS)
-
-transformers.logging.disable_progress_bar()  # a bar per file would bury the scripts' own
-
-
-class CheckpointError(UserError):
-    """A model folder that cannot be used."""
-
-
-def _weights(path: Path, config: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
-    """transformers' model, whole: it fills what a folder lacks with random numbers and a warning.
-
-    Raises:
-        CheckpointError: no weights, missing ones, a file that cannot be read.
-    """
-    if not list(path.glob("*.safetensors")):
-        raise CheckpointError(f"{path}: no *.safetensors here; the folder has no weights")
-    try:
-        hf, found = AutoModelForImageTextToText.from_pretrained(
-            path, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: broken weights ({error}); copy them again") from error
-    if found["missing_keys"]:
-        raise CheckpointError(f"{path}: {len(found['missing_keys'])} weights are missing, such as "
-                              f"{min(found['missing_keys'])}; copy them again")
-    return hf
+from nanoaes.folder import SCORE_RANGE, Asking, Folder, read_folder, write_folder
+from nanoaes.inputs import Prompts, image_patches, picture_grid, prompt_positions
+from nanoaes.prompt import opened_by
 
 
 class VLM(nn.Module):
-    """A Qwen2.5-VL (or one of its kin) with its tokenizer and picture settings."""
+    """A Qwen2.5-VL (or one of its kin) with its tokenizer and the way it is asked."""
 
-    def __init__(self, hf: nn.Module, tokenizer, stop_ids: Sequence[int], max_pixels: int):
+    def __init__(self, hf: nn.Module, tokenizer, stop_ids: Sequence[int], asking: Asking):
         super().__init__()
-        self.hf, self.tokenizer = hf, tokenizer
+        self.hf, self.tokenizer, self.asking = hf, tokenizer, asking
         config = hf.config
         self.image_id = config.image_token_id
-        vision, is_qwen3 = config.vision_config, config.model_type.startswith("qwen3_vl")
-        self.merge = vision.spatial_merge_size
-        self.picture = {"max_pixels": max_pixels, "patch": vision.patch_size, "merge": self.merge,
-                        "min_pixels": 256 * 256 if is_qwen3 else 56 * 56,
-                        "colours": HALF if is_qwen3 else CLIP}
+        self.patch, self.merge = (config.vision_config.patch_size,
+                                  config.vision_config.spatial_merge_size)
         text = config.text_config
         self.groups = text.num_attention_heads // text.num_key_value_heads
-        hf.set_attn_implementation({"text_config": attention.NAME})
+        hf.set_attn_implementation({"text_config": attention.NAME, "vision_config": windows.NAME})
         self.stop_ids = list(stop_ids)
         self.pad_id = self.stop_ids[0]  # never read: masks are positional
+        self.opened = opened_by(self.chat(asking.prompt))  # a thinking model's own "<think>"
         # Never sampled: the training forward would look for pixels behind a sampled image token,
         # and rows of the head past the tokenizer's words are padding.
         forbidden = torch.zeros(text.vocab_size, dtype=torch.bool)
@@ -91,48 +51,35 @@ class VLM(nn.Module):
         self.register_buffer("forbidden", forbidden, persistent=False)
 
     @classmethod
-    def load(cls, path: str | Path, dtype: torch.dtype = torch.float32,
-             max_pixels: int = 262_144, device: str = "auto") -> "VLM":
+    def load(cls, path: str | Path, dtype: torch.dtype = torch.float32, device: str = "auto",
+             **options: Any) -> "VLM":
         """Read an ordinary Hugging Face folder.
 
         Args:
             device: "auto" takes the first CUDA device where there is one, else the CPU.
+            options: what `Asking.but` takes, to ask otherwise than the folder says; each change
+                is printed.
         Raises:
-            CheckpointError: no such folder, another kind of model, missing or broken weights, no
-                stop token.
+            CheckpointError: as `read_folder`.
         """
-        path = Path(path)
-        if not (path / "config.json").is_file():
-            raise CheckpointError(f"{path}: no config.json; give a Hugging Face model folder, "
-                                  "such as train_rapo.py leaves in RUN/rapo")
-        config = AutoConfig.from_pretrained(path)
-        if config.model_type not in KINDS:
-            raise CheckpointError(f"{path}: a {config.model_type} model; this code knows "
-                                  f"{', '.join(KINDS)}")
-        # Qwen's stop tokens are two; the generation config knows both, the tokenizer only one.
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        stop = tokenizer.eos_token_id
-        if (path / "generation_config.json").is_file():
-            stop = GenerationConfig.from_pretrained(path).eos_token_id or stop
-        if stop is None:
-            raise CheckpointError(f"{path}: no stop token; add eos_token_id to "
-                                  "generation_config.json")
-        stop_ids = [stop] if isinstance(stop, int) else stop
-        vlm = cls(_weights(path, config, dtype).eval(), tokenizer, stop_ids, max_pixels)
+        folder = read_folder(Path(path), dtype)
+        asking, changes = folder.asking.but(**options)
+        for line in changes:
+            print(f"{path}: {line}")
+        vlm = cls(folder.hf.eval(), folder.tokenizer, folder.stop_ids, asking)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         return vlm.to(device)
 
     def save(self, path: str | Path) -> None:
         """Write the folder that `load`, and anything that reads Hugging Face folders, reads."""
-        self.hf.save_pretrained(path)
-        self.tokenizer.save_pretrained(path)
-        p = self.picture
-        (Path(path) / "preprocessor_config.json").write_text(json.dumps({
-            "image_processor_type": "Qwen2VLImageProcessor", "processor_class": PROCESSORS[
-                self.hf.config.model_type], "patch_size": p["patch"], "merge_size": p["merge"],
-            "temporal_patch_size": 2, "min_pixels": p["min_pixels"], "max_pixels": p["max_pixels"],
-            "image_mean": p["colours"][0], "image_std": p["colours"][1]}, indent=1) + "\n")
+        write_folder(Path(path), Folder(self.hf, self.tokenizer, self.stop_ids, self.asking),
+                     self.forbidden.nonzero().flatten().tolist())
+
+    def described(self, temperature: float) -> dict[str, Any]:
+        """Whatever changes an answer beside the weights, for a result file."""
+        return {**asdict(self.asking), "score_range": SCORE_RANGE, "stop_ids": self.stop_ids,
+                "temperature": temperature}
 
     @property
     def device(self) -> torch.device:
@@ -149,25 +96,44 @@ class VLM(nn.Module):
         return self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
 
-    def prompts(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Prompts:
-        """N pictures and N questions -> padded ids, positions, patches, on the model's device."""
-        patches, grids, ids, positions = [], [], [], []
+    def grid(self, image: Image.Image) -> tuple[int, int, int]:
+        """What `picture_grid` makes of a picture here."""
+        return picture_grid(image, patch=self.patch, merge=self.merge,
+                            min_pixels=self.asking.min_pixels, max_pixels=self.asking.max_pixels)
+
+    def prompts(self, images: Sequence[Image.Image], texts: Sequence[str] | None = None) -> Prompts:
+        """N pictures -> padded ids, positions, patches, on the model's device.
+
+        Args:
+            texts: N questions; None asks each what the model was trained to be asked.
+        """
+        asked = texts or [self.asking.prompt] * len(images)
+        grids = [self.grid(image) for image in images]
+        ids, positions, start = [], [], 0
+        # One array for all, filled in place: the patches are a step's largest input.
+        pixels = torch.empty(sum(h * w for _, h, w in grids), 3 * 2 * self.patch**2)
         pad = self.tokenizer.convert_ids_to_tokens(self.image_id)
-        for image, text in zip(images, texts, strict=True):
-            pixels, grid = image_patches(image, **self.picture)
+        for image, text, grid in zip(images, asked, grids, strict=True):
             n = grid[1] * grid[2] // self.merge**2
             row = self.tokenizer(self.chat(text).replace(pad, pad * n), return_tensors="pt",
                                  add_special_tokens=False)["input_ids"][0]
-            patches.append(pixels)
-            grids.append(grid)
             ids.append(row)
             positions.append(prompt_positions(row, self.image_id, grid, self.merge))
+            patches = image_patches(image, grid, patch=self.patch, merge=self.merge,
+                                    mean=self.asking.mean, std=self.asking.std)
+            pixels[start : start + len(patches)] = torch.from_numpy(patches)
+            start += len(patches)
         mask = nn.utils.rnn.pad_sequence([torch.ones_like(r, dtype=torch.bool) for r in ids], True)
         padded = nn.utils.rnn.pad_sequence(ids, True, padding_value=self.pad_id)
         places = nn.utils.rnn.pad_sequence([p.T for p in positions], True).permute(2, 0, 1)
         after = torch.stack([p.max() + 1 for p in positions])
-        pixels = torch.from_numpy(np.concatenate(patches))
         return Prompts(padded, mask, places, after, pixels, torch.tensor(grids)).to(self.device)
+
+    def prompt_length(self, image: Image.Image, text: str | None = None) -> int:
+        """Tokens of one prompt, without making it."""
+        words = self.tokenizer(self.chat(text or self.asking.prompt), add_special_tokens=False)
+        _, h, w = self.grid(image)
+        return len(words["input_ids"]) - 1 + h * w // self.merge**2
 
     def embed(self, prompts: Prompts, words: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """Embeddings of prompts and of the words (N, C) behind them, with the pictures in place.
@@ -178,7 +144,8 @@ class VLM(nn.Module):
         """
         x = self.hf.get_input_embeddings()(torch.cat([prompts.ids, words], dim=1))
         is_image = nn.functional.pad(prompts.ids == self.image_id, (0, words.shape[1]))
-        vision = self.hf.model.visual(prompts.pixels.to(x.dtype), grid_thw=prompts.grid)
+        vision = self.hf.model.visual(prompts.pixels.to(x.dtype), grid_thw=prompts.grid,
+                                      windows=windows.Windows())
         x = x.masked_scatter(is_image[..., None], vision.pooler_output.to(x.dtype))
         if not hasattr(vision, "deepstack_features"):
             return x, {}
@@ -207,17 +174,11 @@ class VLM(nn.Module):
         Returns:
             (M, H) with M = mask.sum(), in the order of completions[mask].
         """
-        mask = mask[:, :, : int(mask.sum(2).max())]
-        t = mask.shape[2]
         rows = PackedRows(prompts.mask, mask, self.groups)
-        words = completions[:, :, :t].flatten(1).gather(1, rows.pack)  # (N, C)
-        step = rows.pack % t  # a word's place in its completion
-        positions = (prompts.next_position[:, None] + step).expand(3, -1, -1)
+        positions = (prompts.next_position[:, None] + rows.step).expand(3, -1, -1)
         positions = torch.cat([prompts.positions, positions], dim=2)
-        x, deepstack = self.embed(prompts, words)
+        x, deepstack = self.embed(prompts, rows.words(completions))
         hidden = self.decode_layers(x, positions, rows, **deepstack)
-        # The last prompt token predicts each completion's first token, then each token its next.
-        before = prompts.ids.shape[1] + torch.arange(words.shape[1], device=x.device) - 1
-        source = torch.where(step == 0, prompts.last[:, None], before)
-        image = torch.arange(len(words), device=x.device)[:, None]
-        return hidden[image, source][mask.flatten(1).gather(1, rows.pack)]
+        # An embedding: the K answers' first tokens share a place, and an index's backward would
+        # add their gradients in the order of threads.
+        return nn.functional.embedding(rows.predictor, hidden.flatten(0, 1))

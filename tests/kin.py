@@ -14,6 +14,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
+from nanoaes.folder import default_asking
 from nanoaes.vlm import VLM
 
 KIN = {
@@ -49,7 +50,7 @@ def tiny_kin(name: str, dtype: torch.dtype = torch.float32, seed: int = 0,
                 ("vision_start", "vision_start"), ("vision_end", "vision_end"))}
     torch.manual_seed(seed)
     hf = model(config(text_config=text, vision_config=vision, tie_word_embeddings=True, **special))
-    vlm = VLM(hf, tokenizer(), [stop, end], 262_144).to(dtype).eval()
+    vlm = VLM(hf, tokenizer(), [stop, end], default_asking(hf.config.model_type)).to(dtype).eval()
     with torch.no_grad():
         for p in vlm.parameters():
             p.mul_(scale if p.ndim > 1 else 1.0)

@@ -11,17 +11,23 @@ FILES = sorted(ROOT.glob("nanoaes/**/*.py"))
 SCRIPTS = [ROOT / name for name in ("train_rapo.py", "train_sft.py", "build_cot.py", "eval.py")]
 ARROWS = {  # module -> what it may import from nanoaes; only scripts compose what is in the wings
     "errors": set(), "prompt": set(), "reward": set(), "rapo": set(), "metrics": set(),
-    "cot": set(), "kernels": set(), "attention": set(), "batching": set(), "graphs": set(),
-    "inputs": set(), "config": {"errors"}, "data": {"errors"}, "checkpoint": {"errors"},
-    "sampler": {"data", "errors"}, "vlm": {"attention", "errors", "inputs"},
-    "logprob": {"kernels"}, "rollout": {"attention", "graphs", "inputs", "logprob", "vlm"},
-    "sft": {"inputs", "logprob", "vlm"},
+    "cot": set(), "kernels": set(), "attention": set(), "windows": set(), "batching": set(),
+    "graphs": set(), "inputs": set(), "sampling": set(), "progress": set(),
+    "config": {"errors"}, "runs": {"errors"}, "optimize": {"errors"}, "watch": {"progress"},
+    "checkpoint": {"errors", "progress"}, "data": {"errors", "progress"},
+    "sampler": {"data", "errors"}, "logprob": {"kernels"}, "folder": {"errors", "prompt"},
+    "vlm": {"attention", "folder", "inputs", "prompt", "windows"},
+    "rollout": {"attention", "batching", "errors", "graphs", "inputs", "logprob", "sampling",
+                "vlm"},
+    "sft": {"batching", "inputs", "logprob", "optimize", "progress", "prompt", "vlm"},
     "page.text": set(), "page.style": set(), "page.charts": {"page.text"},
     "page.gallery": {"data", "errors", "page.text", "prompt"},
     "page.report": {"metrics", "page.charts", "page.gallery", "page.style", "page.text"},
-    "toy.render": set(), "toy.world": {"errors", "toy.render"}, "toy.teacher": {"toy.world"},
-    "toy.model": {"vlm"}, "toy.school": {"checkpoint", "prompt", "sft", "toy.model", "toy.render",
-                                         "toy.world", "vlm"},
+    "toy.render": set(), "toy.world": {"errors", "progress", "toy.render"},
+    "toy.teacher": {"toy.world"}, "toy.road": {"toy.teacher", "toy.world"},
+    "toy.model": {"folder", "prompt", "vlm"},
+    "toy.school": {"checkpoint", "progress", "prompt", "sft", "toy.model", "toy.render",
+                   "toy.world", "vlm"},
 }
 PURE = {"reward", "rapo"}  # torch and math only: no I/O, no environment, no device choice
 

@@ -1,31 +1,47 @@
 """Options are typed, unknown ones fail with the nearest name, presets hold the paper's values."""
 
-import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from nanoaes import config
-from nanoaes.config import CoTConfig, EvalConfig, OptionError, RAPOConfig, SFTConfig, parse
+from nanoaes.config import (
+    CoTConfig,
+    EvalConfig,
+    OptionError,
+    RAPOConfig,
+    SFTConfig,
+    inherit,
+    parse,
+)
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_values_are_converted_to_their_types() -> None:
-    cfg = parse(RAPOConfig, ["--k", "3", "--lr=2e-4", "--train-vision", "False", "--run", "x"])
-    assert (cfg.k, cfg.lr, cfg.train_vision, cfg.run) == (3, 2e-4, False, "x")
+    cfg = parse(RAPOConfig, ["--k", "3", "--lr=2e-4", "--train-vision", "False", "--run", "a-b"])
+    assert (cfg.k, cfg.lr, cfg.train_vision, cfg.run) == (3, 2e-4, False, "a-b")
     assert parse(RAPOConfig, []) == RAPOConfig()
+    assert parse(RAPOConfig, ["--soft_truth", "--k", "4"]) == RAPOConfig(soft_truth=True, k=4)
 
 
 @pytest.mark.parametrize("argv, message", [
     (["--imagse", "4"], "did you mean --images"),
-    (["--k"], "--k needs a value"),
-    (["--k", "--lr", "1"], "--k needs a value"),
-    (["--k", "four"], "needs a value of type int"),
+    (["--image", "4"], "did you mean --images"),  # never an abbreviation
+    (["--k"], "--k: expected one argument"),
+    (["--k", "--lr", "1"], "--k: expected one argument"),
+    (["--k", "four"], "--k: 'four' is no value of type int"),
     (["--soft_truth", "maybe"], "say true or false"),
     (["8"], "stands alone"),
-    (["--preset", "huge"], "choose one of toy, paper"),
+    (["--preset", "huge"], "'toy', 'paper'|toy, paper"),
     (["--ties", "both"], "choose one of half, paper"),
-    (["--beta", "-1"], "use 0 or more"),
+    (["--beta", "-1"], "--beta: -1: use 0 or more"),
+    (["--beta", "nan"], "use 0 or more"),
+    (["--k", "1"], "use 2 or more"),
     (["--lr", "inf"], "use more than 0"),
+    (["--lr", "0"], "use more than 0"),
     (["--device", "tpu"], "choose auto, cpu, cuda"),
 ])
 def test_bad_command_lines_name_the_remedy(argv: list[str], message: str) -> None:
@@ -35,7 +51,7 @@ def test_bad_command_lines_name_the_remedy(argv: list[str], message: str) -> Non
 
 def test_paper_preset_and_options_beside_it() -> None:
     cfg = parse(RAPOConfig, ["--k", "8", "--preset", "paper"])
-    assert (cfg.k, cfg.lr, cfg.beta, cfg.sigma) == (8, 1e-6, 0.01, 0.1)
+    assert (cfg.k, cfg.lr, cfg.beta, cfg.sigma, cfg.epochs) == (8, 1e-6, 0.01, 0.1, 10)
     assert (cfg.eps_low, cfg.eps_high, cfg.max_pixels) == (0.2, 0.28, 262144)
     assert parse(SFTConfig, ["--preset", "paper"]).lr == 1e-5
 
@@ -55,16 +71,31 @@ def test_presets_name_only_fields_that_exist() -> None:
             cls(**given)
 
 
-def test_saved_with_the_run(tmp_path: Path) -> None:
-    config.save(SFTConfig(lr=0.5), tmp_path / "run" / "c.json")
-    assert json.loads((tmp_path / "run" / "c.json").read_text())["lr"] == 0.5
+def test_a_nested_script_gets_what_both_know_and_nothing_else() -> None:
+    cfg = RAPOConfig(run="x", seed=3, heldout=5, device="cpu", prompt="full", backend="torch",
+                     max_grad_norm=9.0, lr=7.0, model="m")
+    sft = inherit(SFTConfig, cfg, epochs=4)
+    assert (sft.run, sft.seed, sft.heldout, sft.device) == ("x", 3, 5, "cpu")
+    assert (sft.prompt, sft.backend, sft.max_grad_norm, sft.epochs) == ("full", "torch", 9.0, 4)
+    assert (sft.lr, sft.model) == (SFTConfig().lr, "")  # names that only happen to be equal
+    assert inherit(CoTConfig, sft) == CoTConfig(run="x", seed=3, heldout=5)
+
+
+def test_an_ascii_terminal_ends_no_run(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("from nanoaes.config import EvalConfig, run_script\n"
+                      "run_script(lambda cfg: print('–', cfg.out), EvalConfig)\n")
+    done = subprocess.run([sys.executable, script, "--out", "é.json"], capture_output=True,
+                          text=True, env={"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and done.stdout.count("out=") == 1, done.stderr
 
 
 @pytest.mark.parametrize("cls, scripts", [
     (CoTConfig, ["build_cot"]), (SFTConfig, ["train_sft"]),
     (RAPOConfig, ["train_rapo", "eval"]), (EvalConfig, ["eval"])])
 def test_every_field_is_used(cls: type, scripts: list[str]) -> None:
-    """RAPO's evaluation settings are read by `eval.evaluate_sets`."""
-    root = Path(__file__).parent.parent
-    code = "".join((root / f"{name}.py").read_text() for name in scripts)
-    assert [name for name in vars(cls()) if f"cfg.{name}" not in code] == []
+    """RAPO's evaluation settings are read by eval.py, some by `loading`; SFT hands on heldout."""
+    code = "".join((ROOT / f"{name}.py").read_text() for name in scripts)
+    used = set(cls().loading()) if hasattr(cls, "loading") else set()
+    used |= {"heldout"} if "inherit(CoTConfig, cfg)" in code else set()
+    assert [name for name in vars(cls()) if f"cfg.{name}" not in code and name not in used] == []

@@ -157,12 +157,15 @@ def test_refuses_what_it_cannot_do(monkeypatch):
         token_logprob(*args, backend="triton")
 
 
-def token_losses(logp, old, ref, advantage, *rest):
+CLIP = dict(eps_low=0.2, eps_high=0.2, beta=0.0)
+
+
+def token_losses(logp, old, ref, advantage, **rest):
     """loss, ratio, kl and d(logp) by the definition and by the kernel."""
     results = []
     for function in (rapo.token_loss, kernels.fused_token_loss):
         x = logp.clone().requires_grad_()
-        loss, ratio, kl = function(x, old, ref, advantage, *rest)
+        loss, ratio, kl = function(x, old, ref, advantage, **rest)
         loss.backward(torch.linspace(0.5, 2, len(x), device=x.device))
         results.append((loss.detach(), ratio.detach(), kl.detach(), x.grad))
     return results
@@ -176,7 +179,8 @@ def test_token_loss_equals_its_definition(M, spread, eps_low, eps_high, beta, se
     g = torch.Generator().manual_seed(seed)
     logp, old, ref = (-2 + spread * torch.randn(3, M, generator=g)).clamp(max=0).to(DEVICE)
     advantage = torch.randn(M, generator=g).to(DEVICE)
-    want, got = token_losses(logp, old, ref, advantage, eps_low, eps_high, beta)
+    want, got = token_losses(logp, old, ref, advantage, eps_low=eps_low, eps_high=eps_high,
+                             beta=beta)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -188,7 +192,7 @@ def test_token_loss_at_the_edges():
     ref = logp + torch.tensor([0, 20, -20, 21, -21, 1, -1.0], device=DEVICE)
     for A, eps in ((1.0, 0.0), (-1.0, 0.0), (0.0, 0.0), (1.0, 0.2), (-1.0, 0.2), (0.0, 0.2)):
         advantage = torch.full_like(logp, A)
-        want, got = token_losses(logp, old, ref, advantage, eps, eps, 0.04)
+        want, got = token_losses(logp, old, ref, advantage, eps_low=eps, eps_high=eps, beta=0.04)
         for a, b in zip(got, want, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
@@ -196,10 +200,10 @@ def test_token_loss_at_the_edges():
 def test_token_loss_refuses_other_types_and_takes_no_tokens():
     x = torch.zeros(3, device=DEVICE)
     with pytest.raises(ValueError, match="fp32"):
-        kernels.fused_token_loss(x, x, x, x.half(), 0.2, 0.2, 0.0)
+        kernels.fused_token_loss(x, x, x, x.half(), **CLIP)
     with pytest.raises(ValueError, match="fp32"):
-        kernels.fused_token_loss(x, x, x[:2], x, 0.2, 0.2, 0.0)
-    assert kernels.fused_token_loss(x[:0], x[:0], x[:0], x[:0], 0.2, 0.2, 0.0)[0].shape == (0,)
+        kernels.fused_token_loss(x, x, x[:2], x, **CLIP)
+    assert kernels.fused_token_loss(x[:0], x[:0], x[:0], x[:0], **CLIP)[0].shape == (0,)
 
 
 def test_compiles_for_hopper_without_spills():

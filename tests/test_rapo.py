@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from nanoaes.rapo import advantages, rapo_loss, token_loss, token_weights
+from nanoaes.rapo import Tokens, advantages, rapo_loss, token_loss, token_weights
+
+CLIP = dict(eps_low=0.2, eps_high=0.28)
 
 
 def test_advantage_equals_the_formula() -> None:
@@ -47,7 +49,7 @@ def tokens(seed: int = 0, m: int = 40):
 
 def test_token_loss_equals_the_formula() -> None:
     logp, old, ref, a = tokens()
-    loss, _, _ = token_loss(logp, old, ref, a, 0.2, 0.28, 0.05)
+    loss, _, _ = token_loss(logp, old, ref, a, **CLIP, beta=0.05)
     slow = [slow_loss(*x, 0.2, 0.28, 0.05) for x in
             zip(logp.tolist(), old.tolist(), ref.tolist(), a.tolist(), strict=True)]
     torch.testing.assert_close(loss, torch.tensor(slow, dtype=torch.float64))
@@ -61,26 +63,31 @@ def test_gradient_equals_finite_differences() -> None:
     logp.requires_grad_()
     w = torch.full_like(logp, 1 / len(logp))
     assert torch.autograd.gradcheck(
-        lambda x: rapo_loss(x, old, ref, a, w, 0.2, 0.28, 0.05).loss, (logp,), eps=1e-7, atol=1e-6)
+        lambda x: rapo_loss(x, Tokens(old, ref, a, w), **CLIP, beta=0.05)["loss"], (logp,),
+        eps=1e-7, atol=1e-6)
 
 
-def test_clip_higher_stops_the_right_gradients() -> None:
-    """Column by column: (ratio, A) -> does a gradient flow?"""
-    ratio = torch.tensor([0.7, 0.7, 1.35, 1.35, 1.25])
-    a = torch.tensor([-1.0, 1.0, 1.0, -1.0, 1.0])
-    old = torch.zeros(5)
+def test_clip_higher_stops_the_right_gradients_and_counts_them() -> None:
+    """Column by column: (ratio, A) -> does a gradient flow? The counts differ on purpose."""
+    ratio = torch.tensor([0.7, 0.7, 0.7, 0.7, 1.35, 1.35, 1.35, 1.35, 1.35, 1.35, 1.25, 0.85])
+    a = torch.tensor([-1.0, -1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, 1.0, -1.0])
+    flows = [False, False, True, True, False, False, False, True, True, True, True, True]
     logp = ratio.log().requires_grad_()
-    weight = torch.ones(5)
-    stats = rapo_loss(logp, old, logp.detach(), a, weight, 0.2, 0.28, 0.0)
-    stats.loss.backward()
-    assert (logp.grad != 0).tolist() == [False, True, False, True, True]
-    assert stats.clip_low == 1 and stats.clip_high == 1
+    tokens = Tokens(torch.zeros(12), logp.detach(), a, torch.full((12,), 1 / 12))
+    stats = rapo_loss(logp, tokens, **CLIP, beta=0.0)
+    stats["loss"].backward()
+    assert (logp.grad != 0).tolist() == flows
+    assert stats["clip_low"] == pytest.approx(2 / 12)  # of 4 below, 2 with A < 0
+    assert stats["clip_high"] == pytest.approx(3 / 12)  # of 6 above, 3 with A > 0
+    swapped = rapo_loss(logp, tokens, eps_low=0.28, eps_high=0.2, beta=0.0)
+    assert swapped["clip_low"] == pytest.approx(2 / 12)
+    assert swapped["clip_high"] == pytest.approx(4 / 12)
 
 
 def test_kl_is_never_negative_and_survives_an_unseen_token() -> None:
     logp = torch.tensor([-1.0, -200.0, -0.1])
-    _, _, kl = token_loss(logp, logp, torch.tensor([-1.0, -0.1, -200.0]), torch.ones(3), 0.2, 0.28,
-                          0.01)
+    _, _, kl = token_loss(logp, logp, torch.tensor([-1.0, -0.1, -200.0]), torch.ones(3), **CLIP,
+                          beta=0.01)
     assert kl[0] == 0 and (kl >= 0).all() and torch.isfinite(kl).all()
 
 
@@ -89,3 +96,12 @@ def test_weights_are_a_mean_over_rollouts_of_the_token_mean() -> None:
     value = torch.rand(3, 2, 6, generator=torch.Generator().manual_seed(0))
     per_rollout = [value[i, k][mask[i, k]].mean() for i in range(3) for k in range(2)]
     assert torch.allclose((token_weights(mask) * value).sum(), torch.stack(per_rollout).mean())
+
+
+def test_rollouts_that_do_not_count_leave_the_mean() -> None:
+    mask = torch.arange(6) < torch.tensor([[[6], [2]], [[1], [3]], [[4], [5]]])
+    counted = torch.tensor([[True, False], [True, True], [False, True]])
+    value = torch.rand(3, 2, 6, generator=torch.Generator().manual_seed(0))
+    kept = [value[i, k][mask[i, k]].mean() for i in range(3) for k in range(2) if counted[i, k]]
+    assert torch.allclose((token_weights(mask, counted) * value).sum(), torch.stack(kept).mean())
+    assert (token_weights(mask, torch.zeros_like(counted)) == 0).all()

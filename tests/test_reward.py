@@ -6,7 +6,9 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from nanoaes.reward import absolute_reward, preference, relative_reward, rewards
+from nanoaes.reward import Truth, absolute_reward, preference, relative_reward, rewards
+
+PLAIN = dict(w_relative=1, w_absolute=1, w_format=1, sigma=0.1, ties="half")
 
 
 def slow_relative(scores, valid, truth, group, ties="half", std=None):
@@ -49,7 +51,7 @@ def case(seed: int = 0, n: int = 7, k: int = 4):
 @pytest.mark.parametrize("seed", range(5))
 def test_relative_equals_the_formula(seed: int, ties: str) -> None:
     scores, valid, truth, group = case(seed)
-    ours = relative_reward(scores.double(), valid, truth.double(), group, ties=ties)
+    ours = relative_reward(scores.double(), valid, Truth(truth.double(), None, group), ties)
     slow = slow_relative(scores.double(), valid, truth.double(), group, ties)
     torch.testing.assert_close(ours.float(), slow, rtol=1e-5, atol=1e-5)
 
@@ -57,7 +59,7 @@ def test_relative_equals_the_formula(seed: int, ties: str) -> None:
 def test_soft_truth_uses_the_raters_spread_where_it_is_known() -> None:
     scores, valid, truth, group = case(1)
     std = torch.linspace(0.05, 0.3, len(truth))
-    ours = relative_reward(scores.double(), valid, truth.double(), group, std.double())
+    ours = relative_reward(scores.double(), valid, Truth(truth.double(), std.double(), group))
     slow = slow_relative(scores.double(), valid, truth.double(), group, std=std.tolist())
     torch.testing.assert_close(ours.float(), slow, rtol=1e-4, atol=1e-5)
     unknown = torch.full_like(std, float("nan"))
@@ -90,7 +92,7 @@ def test_one_unreadable_answer_changes_no_reward_of_its_own_batch_mates_by_its_v
     for garbage in (0.0, 0.7, 85.0, float("nan")):
         filled = scores.clone()
         filled[2, 1] = garbage
-        results.append(rewards(filled, valid, valid, truth, group, None, 1, 1, 1, 0.1, "half"))
+        results.append(rewards(filled, valid, valid, Truth(truth, None, group), **PLAIN))
     for other in results[1:]:
         assert torch.equal(other.total, results[0].total)
     assert results[0].total[2, 1] == 0
@@ -101,20 +103,21 @@ def test_an_image_whose_answers_are_all_unreadable_leaves_the_comparison() -> No
     group, valid = torch.zeros(len(truth), dtype=torch.int64), torch.ones_like(valid)
     gone = valid.clone()
     gone[0] = False
-    rest = relative_reward(scores[1:], valid[1:], truth[1:], group[1:])
-    assert torch.allclose(relative_reward(scores, gone, truth, group)[1:], rest)
+    rest = relative_reward(scores[1:], valid[1:], Truth(truth[1:], None, group[1:]))
+    assert torch.allclose(relative_reward(scores, gone, Truth(truth, None, group))[1:], rest)
 
 
 def test_sets_are_not_compared_and_a_lonely_image_gets_nothing() -> None:
     scores, _, truth, _ = case(5)
     valid = torch.ones_like(scores, dtype=torch.bool)
     group = torch.tensor([0, 0, 0, 1, 1, 1, 2])
-    ours = relative_reward(scores, valid, truth, group)
-    alone = relative_reward(scores[:3], valid[:3], truth[:3], group[:3])
+    ours = relative_reward(scores, valid, Truth(truth, None, group))
+    alone = relative_reward(scores[:3], valid[:3], Truth(truth[:3], None, group[:3]))
     assert torch.allclose(ours[:3], alone) and (ours[6] == 0).all()
 
 
 def test_weights_switch_parts_off() -> None:
     scores, valid, truth, group = case(6)
-    r = rewards(scores, valid, valid, truth, group, None, 0.0, 2.0, 0.0, 0.1, "half")
+    r = rewards(scores, valid, valid, Truth(truth, None, group),
+                **PLAIN | dict(w_relative=0.0, w_absolute=2.0, w_format=0.0))
     assert torch.equal(r.total, 2 * r.absolute)

@@ -37,7 +37,8 @@ def test_loss_equals_transformers_own_loss_on_completion_tokens() -> None:
                      pixel_values=one.pixels, image_grid_thw=one.grid,
                      mm_token_type_ids=(whole == vlm.image_id).int())
         total += out.loss.item() * len(answer)
-    loss, entropy = completion_loss(vlm, vlm.prompts(images, QUESTIONS), ids, mask, n)
+    loss, entropy = completion_loss(vlm, vlm.prompts(images, QUESTIONS), ids, mask,
+                                    n_tokens=n)
     torch.testing.assert_close(loss.item(), total / n, rtol=1e-5, atol=1e-6)
     assert 0 < entropy < torch.tensor(float(len(vlm.forbidden))).log()
 
@@ -46,9 +47,10 @@ def test_the_stop_token_is_learned() -> None:
     """After a few steps on one answer the model says it, and then stops."""
     vlm = tiny_vlm()
     lesson = Lesson(pictures(1)[0], QUESTIONS[0], ANSWERS[0])
-    fit(vlm, lambda step: [lesson], 40, lambda step: 2e-3, 1, 1.0, 0.0, "test")
-    rolls = rollout(vlm, vlm.prompts([lesson.image], [lesson.question]), 1, 60, temperature=0)
-    assert rolls.texts(vlm.tokenizer) == [ANSWERS[0]] and not rolls.truncated.any()
+    fit(vlm, lambda step: [lesson], steps=40, lr_at=lambda step: 2e-3, label="test")
+    rolls = rollout(vlm, vlm.prompts([lesson.image], [lesson.question]), k=1, max_new_tokens=60,
+                    temperature=0)
+    assert rolls.texts(vlm) == [ANSWERS[0]] and not rolls.truncated.any()
 
 
 def test_the_frozen_tower_does_not_move_and_the_rest_does() -> None:
@@ -56,7 +58,7 @@ def test_the_frozen_tower_does_not_move_and_the_rest_does() -> None:
     train_sft.freeze_vision(vlm)
     before = {n: p.detach().clone() for n, p in vlm.named_parameters()}
     lesson = Lesson(pictures(1)[0], QUESTIONS[0], ANSWERS[0])
-    fit(vlm, lambda step: [lesson], 1, lambda step: 1e-3, 1, 1.0, 0.0, "test")
+    fit(vlm, lambda step: [lesson], steps=1, lr_at=lambda step: 1e-3, label="test")
     for name, p in vlm.named_parameters():
         assert torch.equal(p, before[name]) == (".visual." in name), name
 
@@ -64,9 +66,10 @@ def test_the_frozen_tower_does_not_move_and_the_rest_does() -> None:
 def test_the_update_is_the_same_for_any_micro_batch() -> None:
     lessons = [Lesson(*x) for x in zip(pictures(3), QUESTIONS, ANSWERS, strict=True)]
     results = []
-    for size in (1, 2, 3):
+    for tokens in (1, 140, 10_000):  # one critique each, two, all
         vlm, rows = tiny_vlm(), []
-        fit(vlm, lambda step: lessons, 2, lambda step: 1e-3, size, 1.0, 0.0, "test", rows.append)
+        fit(vlm, lambda step: lessons, steps=2, lr_at=lambda step: 1e-3, label="test",
+            tokens_per_micro_batch=tokens, log=rows.append)
         results.append((rows, torch.cat([p.detach().flatten() for p in vlm.parameters()])))
     for rows, weights in results[1:]:
         for a, b in zip(rows, results[0][0], strict=True):
@@ -82,8 +85,8 @@ def test_triton_and_torch_give_the_same_first_three_updates() -> None:
     rows: dict[str, list[dict]] = {"triton": [], "torch": []}
     for backend, row in rows.items():
         vlm = tiny_vlm().to(device)
-        fit(vlm, lambda step: lessons, 4, lambda step: 1e-3, 3, 1.0, 0.0, "test", row.append,
-            backend)
+        fit(vlm, lambda step: lessons, steps=4, lr_at=lambda step: 1e-3, label="test",
+            log=row.append, backend=backend)
     for ours, readable in zip(rows["triton"], rows["torch"], strict=True):
         assert ours == pytest.approx(readable, rel=1e-5, abs=1e-5)
     assert rows["torch"][3]["loss"] < rows["torch"][0]["loss"] - 0.1

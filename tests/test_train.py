@@ -19,10 +19,13 @@ import train_rapo
 import train_sft
 from nanoaes.config import CoTConfig, EvalConfig, OptionError, RAPOConfig, SFTConfig, parse
 from nanoaes.data import DataError, Example
+from nanoaes.errors import NotFinite, UserError
+from nanoaes.folder import CheckpointError
 from nanoaes.inputs import Prompts
 from nanoaes.rapo import advantages
 from nanoaes.rollout import Rollouts, rollout
-from nanoaes.vlm import VLM, CheckpointError
+from nanoaes.sampling import uniforms
+from nanoaes.vlm import VLM
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,12 +35,12 @@ def one_update(**options) -> tuple[dict[str, float], torch.Tensor]:
     cfg = RAPOConfig(k=3, max_new_tokens=8, **options)
     policy, reference = tiny_vlm(0), tiny_vlm(1)
     prompts = tiny_prompts(policy, 4)
-    rolls = rollout(policy, prompts, cfg.k, cfg.max_new_tokens, 1.0,
-                    torch.Generator().manual_seed(0))
+    rolls = rollout(policy, prompts, k=cfg.k, max_new_tokens=cfg.max_new_tokens,
+                    uniform=uniforms(0, 0, range(4), cfg.k, cfg.max_new_tokens))
     reward = torch.rand(4, 3, generator=torch.Generator().manual_seed(2))
     optimizer = torch.optim.SGD(policy.parameters(), lr=1e-2)
     numbers = train_rapo.update(cfg, policy, reference, optimizer, prompts, rolls,
-                                advantages(reward)[0])
+                                advantages(reward)[0], lr=1e-2, step=0)
     return numbers, torch.cat([p.detach().flatten() for p in policy.parameters()])
 
 
@@ -87,11 +90,12 @@ def test_the_update_is_the_papers_formula(temperature: float, beta: float) -> No
                      max_grad_norm=1e9, tokens_per_micro_batch=100)
     policy, reference = tiny_vlm(0), tiny_vlm(1)
     prompts = tiny_prompts(policy, 3)
-    rolls = rollout(policy, prompts, 3, 7, temperature, torch.Generator().manual_seed(0))
+    rolls = rollout(policy, prompts, k=3, max_new_tokens=7, temperature=temperature,
+                    uniform=uniforms(0, 0, range(3), 3, 7))
     advantage = torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
     before = [p.detach().clone() for p in policy.parameters()]
     numbers = train_rapo.update(cfg, policy, reference, torch.optim.SGD(policy.parameters(), 1.0),
-                                prompts, rolls, advantage)
+                                prompts, rolls, advantage, lr=1.0, step=0)
     step = [a - p.detach() for a, p in zip(before, policy.parameters(), strict=True)]
     again = tiny_vlm(0)
     plain = plain_update(cfg, again, reference, prompts, rolls, advantage)
@@ -106,10 +110,11 @@ def test_the_better_answer_becomes_likelier_and_the_worse_one_less() -> None:
     cfg = RAPOConfig(k=2, max_new_tokens=8, beta=0.0)
     policy = tiny_vlm(0)
     prompts = tiny_prompts(policy, 2)
-    rolls = rollout(policy, prompts, 2, 8, 1.0, torch.Generator().manual_seed(0))
+    rolls = rollout(policy, prompts, k=2, max_new_tokens=8,
+                    uniform=uniforms(0, 0, range(len(prompts.ids)), 2, 8))
     advantage, _ = advantages(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     train_rapo.update(cfg, policy, tiny_vlm(1), torch.optim.SGD(policy.parameters(), 1e-2),
-                      prompts, rolls, advantage)
+                      prompts, rolls, advantage, lr=1e-2, step=0)
     after = torch.zeros_like(rolls.logp)
     after[rolls.mask] = train_rapo.logprobs(cfg, policy, prompts, rolls, slice(None))[0].detach()
     change = (after - rolls.logp).sum(2)
@@ -119,17 +124,21 @@ def test_the_better_answer_becomes_likelier_and_the_worse_one_less() -> None:
 def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
     policy = tiny_vlm(0)
     prompts = tiny_prompts(policy, 2)
-    rolls = rollout(policy, prompts, 2, 4, 1.0, torch.Generator().manual_seed(0))
-    with pytest.raises(FloatingPointError, match="gradient is nan"):
+    rolls = rollout(policy, prompts, k=2, max_new_tokens=4,
+                    uniform=uniforms(0, 0, range(len(prompts.ids)), 2, 4))
+    before = [p.clone() for p in policy.parameters()]
+    with pytest.raises(NotFinite, match="^step 3: loss, grad_norm .the first such gradient: "):
         train_rapo.update(RAPOConfig(k=2), policy, tiny_vlm(1),
                           torch.optim.SGD(policy.parameters(), 1.0), prompts, rolls,
-                          torch.full((2, 2), torch.nan))
+                          torch.full((2, 2), torch.nan), lr=1.0, step=2)
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
 
 
-def test_learning_rate_warms_up_and_falls_to_nothing() -> None:
-    cfg = RAPOConfig(steps=100, warmup=4, lr=1.0)
-    rates = [train_rapo.learning_rate(cfg, s) for s in range(100)]
-    assert rates[:4] == [0.2, 0.4, 0.6, 0.8] and rates[50] == 0.5 and 0 < rates[99] < 0.011
+def test_learning_rate_warms_up_to_the_full_rate_and_falls_to_nothing() -> None:
+    cfg = RAPOConfig(warmup=4, lr=1.0)
+    rates = [train_rapo.learning_rate(cfg, s, 104) for s in range(104)]
+    assert rates[:5] == [0.2, 0.4, 0.6, 0.8, 1.0] and rates[54] == 0.5 and 0 < rates[103] < 0.011
+    assert min(train_rapo.learning_rate(cfg, s, 3) for s in range(3)) > 0  # warm-up to the end
 
 
 def three_updates(backend: str) -> list[torch.Tensor]:
@@ -140,10 +149,12 @@ def three_updates(backend: str) -> list[torch.Tensor]:
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4, eps=1e-4)
     for step in range(3):
         prompts = tiny_prompts(policy, 2, seed=step)
+        rolls = rollout(policy, prompts, k=cfg.k, max_new_tokens=cfg.max_new_tokens,
+                        uniform=uniforms(0, step, range(2), cfg.k, cfg.max_new_tokens))
         generator = torch.Generator(device).manual_seed(step)
-        rolls = rollout(policy, prompts, cfg.k, cfg.max_new_tokens, 1.0, generator)
         reward = torch.rand(2, 2, generator=generator, device=device)
-        train_rapo.update(cfg, policy, reference, optimizer, prompts, rolls, advantages(reward)[0])
+        train_rapo.update(cfg, policy, reference, optimizer, prompts, rolls, advantages(reward)[0],
+                          lr=1e-4, step=step)
         after.append(torch.cat([p.detach().flatten() for p in policy.parameters()]))
     return after
 
@@ -166,7 +177,7 @@ def test_judge_reads_and_groups() -> None:
              enumerate([(0.2, 0.3, "A"), (0.8, 0.3, "A"), (0.5, None, "B"), (0.6, None, "B")])]
     good = "<think>x</think><answer>{:.2f}</answer>"
     texts = [good.format(x) for x in (0.2, 0.3, 0.8, 0.7, 0.5, 0.4, 0.6, 0.6)]
-    texts[3] = "7 out of 10"
+    texts[3] = "I cannot rate this 1 picture"
     judged = train_rapo.judge(RAPOConfig(), texts, batch)
     assert judged.valid.flatten().tolist() == [True] * 3 + [False] + [True] * 4
     assert judged.rewards.total[1, 1] == 0 and judged.rewards.format[0, 0] == 1
@@ -226,7 +237,7 @@ def test_train_rapo_on_a_folder_of_ones_own(album: Path, tmp_path: Path) -> None
     done = run("train_rapo.py", *rapo_options(album, tmp_path))
     assert done.returncode == 0, done.stderr
     rows = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in rows] == [1, 2]
+    assert [r["step"] for r in rows] == [0, 1, 2]
     assert (tmp_path / "run/rapo/model.safetensors").is_file()
     assert "report:" in done.stdout and (tmp_path / "run/report.html").is_file()
     assert {p.name for p in (tmp_path / "run").glob("eval_*")} == {"eval_cold_start.json",
@@ -236,7 +247,7 @@ def test_train_rapo_on_a_folder_of_ones_own(album: Path, tmp_path: Path) -> None
     assert again.returncode == 0, again.stderr
     assert json.loads((tmp_path / "run/rapo/eval.json").read_text())["sets"]["photos"]
     train_rapo.main(parse(RAPOConfig, rapo_options(album, tmp_path)))  # nothing is overwritten
-    with pytest.raises(OptionError, match="choose another --run"):
+    with pytest.raises(UserError, match="choose another --run"):
         train_rapo.main(parse(RAPOConfig, rapo_options(album, tmp_path,
                                                        model=tmp_path / "run/rapo")))
     assert (tmp_path / "run/before-1/rapo/model.safetensors").is_file()
@@ -307,7 +318,7 @@ def test_train_sft_on_critiques_of_ones_own(album: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("main, config, argv, message", [
     (train_sft.main, SFTConfig, ("--model", "tests"), "--model without --cot"),
-    (train_sft.main, SFTConfig, ("--model", "tests", "--cot", "no.jsonl"), "no config.json"),
+    (train_sft.main, SFTConfig, ("--model", "tests", "--cot", "no.jsonl"), "no such file"),
     (train_sft.main, SFTConfig, ("--epochs", "0"), "use 1 or more"),
     (eval_script.main, EvalConfig, ("--model", "tests"), "no config.json"),
     (eval_script.main, EvalConfig, ("--temperature", "-1"), "use 0 or more"),
@@ -329,4 +340,4 @@ def test_two_sets_of_one_name_are_refused(album: Path) -> None:
 @pytest.mark.parametrize("script", ["train_rapo.py", "train_sft.py", "build_cot.py", "eval.py"])
 def test_help(script: str) -> None:
     done = run(script, "--help")
-    assert done.returncode == 0 and "Options" in done.stdout and "--run" in done.stdout
+    assert done.returncode == 0 and "options:" in done.stdout and "--run" in done.stdout

@@ -5,13 +5,18 @@ import pytest
 import torch
 from kin import KIN, tiny_kin
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from tiny import pictures, ragged, tiny_prompts, tiny_vlm
-from transformers import GPT2Config
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from nanoaes.inputs import image_patches, prompt_positions
-from nanoaes.vlm import VLM, CheckpointError
+from nanoaes.folder import Asking
+from nanoaes.inputs import image_patches, picture_grid, prompt_positions
+
+
+def patches(image: Image.Image, asking: Asking, patch: int) -> tuple[torch.Tensor, tuple]:
+    grid = picture_grid(image, patch=patch, merge=2, min_pixels=asking.min_pixels,
+                        max_pixels=asking.max_pixels)
+    ours = image_patches(image, grid, patch=patch, merge=2, mean=asking.mean, std=asking.std)
+    return torch.from_numpy(ours), grid
 
 
 @pytest.mark.parametrize("size, max_pixels", [((84, 84), 262144), ((100, 61), 262144),
@@ -22,9 +27,9 @@ def test_patches_equal_the_processor(size: tuple[int, int], max_pixels: int) -> 
     processor = Qwen2VLImageProcessorPil(
         size={"shortest_edge": 56 * 56, "longest_edge": max_pixels})
     theirs = processor(images=[image], return_tensors="pt")
-    ours, grid = image_patches(image, max_pixels)
+    ours, grid = patches(image, Asking(max_pixels=max_pixels), 14)
     assert list(grid) == theirs["image_grid_thw"][0].tolist()
-    torch.testing.assert_close(torch.from_numpy(ours), theirs["pixel_values"], rtol=0, atol=2e-6)
+    torch.testing.assert_close(ours, theirs["pixel_values"], rtol=0, atol=2e-6)
     assert grid[1] * grid[2] * 14 * 14 <= max_pixels  # 1600 x 1200 -> 315 tokens of 4 patches
     if size == (1600, 1200):
         assert grid[1] * grid[2] // 4 == 315
@@ -37,9 +42,17 @@ def test_qwen3_has_its_own_patches_and_colours() -> None:
         patch_size=16, image_mean=half, image_std=half,
         size={"shortest_edge": 256 * 256, "longest_edge": 262_144})
     theirs = processor(images=[image], return_tensors="pt")
-    ours, grid = image_patches(image, **tiny_kin("qwen3").picture)
+    vlm = tiny_kin("qwen3")
+    ours, grid = patches(image, vlm.asking, vlm.patch)
     assert list(grid) == theirs["image_grid_thw"][0].tolist()
-    torch.testing.assert_close(torch.from_numpy(ours), theirs["pixel_values"], rtol=0, atol=2e-6)
+    torch.testing.assert_close(ours, theirs["pixel_values"], rtol=0, atol=2e-6)
+
+
+def test_prompt_length_is_known_before_the_prompt_is_made() -> None:
+    vlm = tiny_vlm()
+    lengths = [vlm.prompt_length(image, "Judge.") for image in pictures(3)]
+    assert lengths == vlm.prompts(pictures(3), ["Judge."] * 3).mask.sum(1).tolist()
+    assert len(set(lengths)) > 1
 
 
 @pytest.mark.parametrize("kin", KIN)
@@ -77,53 +90,3 @@ def test_forbidden_words() -> None:
     assert vlm.forbidden[vlm.tokenizer.convert_tokens_to_ids(names)].all()
     assert vlm.forbidden[len(vlm.tokenizer):].all() and len(vlm.forbidden) > len(vlm.tokenizer)
     assert not vlm.forbidden[vlm.stop_ids].any()
-
-
-def test_save_and_load_give_the_same_model(tmp_path) -> None:
-    vlm = tiny_vlm()
-    vlm.save(tmp_path / "model")
-    again = VLM.load(tmp_path / "model", device="cpu")
-    assert again.stop_ids == vlm.stop_ids and len(again.stop_ids) == 2
-    prompts, (ids, mask) = tiny_prompts(vlm, 2), ragged(vlm, 2, 2, 4)
-    assert torch.equal(tiny_prompts(again, 2).ids, prompts.ids)
-    torch.testing.assert_close(again(prompts, ids, mask), vlm(prompts, ids, mask))
-
-
-def test_folders_that_cannot_be_used_are_refused(tmp_path) -> None:
-    """Each in one line: nothing there, broken, half or no weights, another kind of model."""
-    with pytest.raises(CheckpointError, match="no config.json"):
-        VLM.load(tmp_path)
-    vlm = tiny_vlm()
-    vlm.save(tmp_path)
-    weights = tmp_path / "model.safetensors"
-    whole = weights.read_bytes()
-    tensors = {name: x.clone() for name, x in load_file(weights).items()}  # no longer the file's
-    weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match="broken weights"):
-        VLM.load(tmp_path)
-    tensors.pop(max(tensors))
-    save_file(tensors, weights, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="1 weights are missing"):
-        VLM.load(tmp_path)
-    weights.unlink()
-    with pytest.raises(CheckpointError, match="no weights"):
-        VLM.load(tmp_path)
-    GPT2Config().save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="a gpt2 model"):
-        VLM.load(tmp_path)
-
-
-def test_a_folder_without_generation_config_stops_where_its_tokenizer_does(tmp_path) -> None:
-    vlm = tiny_vlm()
-    vlm.save(tmp_path)
-    (tmp_path / "generation_config.json").unlink()
-    assert VLM.load(tmp_path, device="cpu").stop_ids == [vlm.tokenizer.eos_token_id]
-
-
-def test_transformers_own_picture_processor_reads_a_saved_folder(tmp_path) -> None:
-    vlm = tiny_vlm()
-    vlm.save(tmp_path)
-    image = pictures(2)[1]
-    theirs = Qwen2VLImageProcessorPil.from_pretrained(tmp_path)(images=[image], return_tensors="pt")
-    torch.testing.assert_close(vlm.prompts([image], ["Judge."]).pixels, theirs["pixel_values"],
-                               rtol=0, atol=2e-6)

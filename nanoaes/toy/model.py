@@ -7,12 +7,13 @@ checkpoint. `school.py` teaches it. Left out: any word that the toy world does n
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    GenerationConfig,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
 
+from nanoaes.folder import Asking
+from nanoaes.prompt import TOY_PROMPT
 from nanoaes.vlm import VLM
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
@@ -72,5 +73,4 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> VLM:
     config._attn_implementation = "sdpa"
     hf = Qwen2_5_VLForConditionalGeneration(config)
     stop = [token("<|im_end|>"), token("<|endoftext|>")]
-    hf.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=stop[1])
-    return VLM(hf, tokenizer, stop, max_pixels=262_144)
+    return VLM(hf, tokenizer, stop, Asking(prompt=TOY_PROMPT, max_new_tokens=48))

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
 from nanoaes.checkpoint import publish
+from nanoaes.progress import progress
 from nanoaes.prompt import TOY_PROMPT, answer_text
 from nanoaes.sft import Lesson, cosine, fit
 from nanoaes.toy.model import CHAT_WORDS, make_model, make_tokenizer
@@ -62,7 +62,7 @@ def learn_to_see(vlm: VLM, images: list[Image.Image], qualities: np.ndarray, ste
     probe = nn.Linear(visual.config.out_hidden_size, 3 * targets.shape[1])
     optimizer = torch.optim.AdamW([*visual.parameters(), *probe.parameters()], betas=(0.9, 0.98))
     lr_at = cosine(lr, steps, warmup=30)
-    for step in (bar := tqdm(range(steps), "toy backbone learns to see", mininterval=1)):
+    for step in (bar := progress(range(steps), "toy backbone learns to see")):
         chosen = rng.integers(0, len(images), batch)
         prompts = vlm.prompts([images[i] for i in chosen], [TOY_PROMPT] * batch)
         features = visual(prompts.pixels, grid_thw=prompts.grid).pooler_output
@@ -90,7 +90,7 @@ def build_backbone(path: Path, seed: int, n_pictures: int = 3000, sight: int = 3
         return path
     rng = np.random.default_rng([seed, 77])
     images, qualities = [], np.zeros((n_pictures, len(WORDS)))
-    for i in tqdm(range(n_pictures), "pictures for the toy's schooling", mininterval=1):
+    for i in progress(range(n_pictures), "pictures for the toy's schooling"):
         qualities[i] = draw_qualities(rng, (1 / 3, 1 / 3, 1 / 3))
         images.append(render(qualities[i], rng.choice(MANNERS, p=(0.6, 0.2, 0.2)), rng))
     words = [text for q in qualities[:500] for text in lesson(q, rng)]
@@ -101,8 +101,8 @@ def build_backbone(path: Path, seed: int, n_pictures: int = 3000, sight: int = 3
         chosen = rng.integers(0, n_pictures, 32)
         return [Lesson(images[i], *lesson(qualities[i], rng)) for i in chosen]
 
-    fit(vlm, lessons_at, talk, cosine(2e-3, talk, warmup=30), 32, 1.0, 0.01,
-        "toy backbone learns to talk")
+    fit(vlm, lessons_at, steps=talk, lr_at=cosine(2e-3, talk, warmup=30), weight_decay=0.01,
+        label="toy backbone learns to talk")
     with publish(path) as folder:
         vlm.save(folder)
     return path

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scipy.stats import norm
-from tqdm import tqdm
 
 from nanoaes.errors import UserError
+from nanoaes.progress import progress
 from nanoaes.toy.render import render
 
 WORDS = {  # dimension -> two words for each level: bad, fair, good
@@ -158,7 +158,7 @@ def build_world(root: Path, seed: int | None) -> Path:
     total = sum(p.n_train + p.n_test for p in PLANS)
     album: dict[str, list[Photo]] = {p.name: [] for p in PLANS}
     attributes = []
-    for photo in tqdm(photos(seed), "taking toy photographs", total, mininterval=1):
+    for photo in progress(photos(seed), "taking toy photographs", total):
         path = aside / photo.plan.name / FOLDERS[photo.plan.name] / photo.name
         path.parent.mkdir(parents=True, exist_ok=True)
         photo.image.save(path, quality=95, subsampling=0)
