@@ -155,7 +155,7 @@ class Best:
                     publish(self.path) as folder:
                 policy.save(folder)
             self.score = score if saving.done else self.score
-        return row
+        return row | {"eval_share": self.share()}
 
     def _look(self, policy: VLM) -> tuple[dict[str, float], float]:
         begun = time.perf_counter()
@@ -164,8 +164,7 @@ class Best:
                              keep_bar=False)["mean"]["in"]
         score = mean["strict_plcc"] + mean["strict_srcc"]
         self.seconds += time.perf_counter() - begun
-        return {"eval_plcc": mean["plcc"], "eval_srcc": mean["srcc"], "eval_score": score,
-                "eval_share": self.share()}, score
+        return {"eval_plcc": mean["plcc"], "eval_srcc": mean["srcc"], "eval_score": score}, score
 
     def share(self) -> float:
         """Of the time since the run began, what looking at held-out pictures took."""

@@ -21,7 +21,7 @@ from torch import Tensor
 import train_sft
 from eval import Best, Sets, compare, read_sets
 from nanoaes.batching import token_batches
-from nanoaes.checkpoint import append_row, read_rows, set_aside, write_json
+from nanoaes.checkpoint import append_row, read_rows, recover, set_aside, write_json
 from nanoaes.config import OptionError, RAPOConfig, SFTConfig, inherit, run_script
 from nanoaes.data import Example, load_image, read_all
 from nanoaes.errors import at
@@ -87,7 +87,8 @@ def train(cfg: RAPOConfig, policy: VLM, reference: VLM | None, examples: list[Ex
         # 6. Now and then: how does it score pictures that it was never trained on?
         if (step + 1) % cfg.eval_every == 0 or step + 1 == steps:
             row |= best.consider(policy, step + 1)
-        append_row(best.history, row)
+        with keep_going(f"the row of step {step + 1}", say):
+            append_row(best.history, row)
         said = warn_of_collapse(row, said)
         bar.set_postfix({k: f"{row[k]:.3f}" for k in ("reward", "reward_rel", "reward_abs", "kl")})
 
@@ -218,6 +219,8 @@ def main(cfg: RAPOConfig) -> None:
     if cfg.model:
         refuse_overwrite(Path(cfg.model), run / "rapo", "--run")
     with claim(run, "train_rapo.py"):
+        for name in ("backbone", "sft", "rapo"):
+            recover(run / name)
         # First all that can be refused; only then is an earlier result moved.
         examples, held, tests = pictures(cfg, run)
         StepSampler([e.dataset for e in examples], cfg.images)

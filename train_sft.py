@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import build_cot
-from nanoaes.checkpoint import append_row, publish, read_rows, write_json
+from nanoaes.checkpoint import append_row, publish, read_rows, recover, set_aside, write_json
 from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit, run_script
 from nanoaes.data import DataError, Example, check_images, load_image
 from nanoaes.progress import say
@@ -32,15 +32,17 @@ def main(cfg: SFTConfig) -> Path:
         refuse_overwrite(Path(cfg.model), out, "--out")
     refuse_foreign(out, "--out")
     with claim(run, "train_sft.py"):
+        recover(run / "backbone")
+        recover(out)
         critiques = read_critiques(critique_file(cfg, run), cfg.bad_images)
         vlm = VLM.load(cfg.model or build_backbone(run / "backbone", cfg.seed), **cfg.loading())
         if not cfg.train_vision:
             freeze_vision(vlm)
         need_room(out, 2 * sum(p.numel() * p.element_size() for p in vlm.parameters()),
                   "the cold-started model")
+        set_aside(run, ["sft_metrics.jsonl", *([out.name] if out.parent == run else [])])
         write_json(run / "train_sft.json", asdict(cfg))
         history = run / "sft_metrics.jsonl"
-        history.unlink(missing_ok=True)
         train(cfg, vlm, critiques, history)
         with publish(out) as folder:
             vlm.save(folder)

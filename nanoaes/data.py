@@ -24,6 +24,7 @@ from nanoaes.errors import UserError
 from nanoaes.progress import progress
 
 Cells = dict[str, str]              # one row of a label file, by column name
+Complete = Callable[[Cells], Cells | None]  # adds what a row lacks; None: it is of the other split
 
 
 MAX_RATIO = 200  # of a picture's sides: Qwen's resizing refuses more
@@ -42,6 +43,11 @@ class Example:
     scale: tuple[float, float]      # native (lo, hi): lo became 0 and hi became 1
 
 
+def _as_it_is(root: Path, split: str) -> Complete:
+    """For a file that lists one split's rows, whole."""
+    return lambda row: row
+
+
 class Format(NamedTuple):
     """Where a download keeps its labels and images, relative to its root folder."""
     dataset: str
@@ -51,8 +57,7 @@ class Format(NamedTuple):
     score: str = "score"            # column names; a file without the std column has no std
     std: str = "std"
     header: str = ""                # columns of a blank-separated file; "": a CSV that names them
-    # (root, split) -> what completes a row, or makes it None where it is of the other split
-    prepare: Callable[[Path, str], Callable[[Cells], Cells | None]] = lambda root, split: dict
+    completion: Callable[[Path, str], Complete] = _as_it_is  # of a root folder and a split
 
 
 def read_dataset(
@@ -69,7 +74,7 @@ def read_dataset(
     if split not in ("train", "test"):
         raise DataError(f"{spec}: there is no split {split!r}; use train or test")
     root, known = _parse_spec(spec, split, columns)
-    file, complete = root / known.labels[split == "test"], known.prepare(root, split)
+    file, complete = root / known.labels[split == "test"], known.completion(root, split)
     examples: dict[Path, Example] = {}
     for line, header, cells in _table(file, known.header):
         try:
@@ -157,7 +162,7 @@ def normalise(score: float, scale: tuple[float, float]) -> float:
     return (score - lo) / (hi - lo)
 
 
-def _ava(root: Path, split: str) -> Callable[[Cells], Cells | None]:
+def _ava(root: Path, split: str) -> Complete:
     """mean = sum i n_i / sum n_i, std = sqrt(sum n_i (i - mean)^2 / sum n_i), votes i = 1 to 10.
 
     Test is the list generic_test, train the rest; listed ids without a row are no examples.
@@ -176,7 +181,7 @@ def _ava(root: Path, split: str) -> Callable[[Cells], Cells | None]:
     return complete
 
 
-def _aadb(root: Path, split: str) -> Callable[[Cells], Cells]:
+def _aadb(root: Path, split: str) -> Complete:
     """The new-test folder may put a score before a name: `0.500_name.jpg` is `name.jpg`."""
     folder = {"train": "datasetImages_originalSize", "test": "AADB_newtest_originalSize"}[split]
     names = sorted(path.name for path in (root / folder).glob("*"))
@@ -189,7 +194,7 @@ def _aadb(root: Path, split: str) -> Callable[[Cells], Cells]:
 
 
 FORMATS = {
-    "ava": Format("AVA", (1, 10), ("AVA.txt", "AVA.txt"), "images/{id}.jpg", prepare=_ava,
+    "ava": Format("AVA", (1, 10), ("AVA.txt", "AVA.txt"), "images/{id}.jpg", completion=_ava,
                   header="index id n1 n2 n3 n4 n5 n6 n7 n8 n9 n10 tag1 tag2 challenge"),
     "tad66k": Format("TAD66K", (1, 10), ("labels/merge/train.csv", "labels/merge/test.csv"),
                      "TAD66K/{image}"),
@@ -198,7 +203,7 @@ FORMATS = {
         "imgs/{sessionId}/{imageName}", "aestheticScore_mean", "aestheticScore_std"),
     "aadb": Format("AADB", (0, 1), ("imgListFiles_label/imgListTrainRegression_score.txt",
                                     "imgListFiles_label/imgListTestNewRegression_score.txt"),
-                   "{folder}/{image}", header="image score", prepare=_aadb),
+                   "{folder}/{image}", header="image score", completion=_aadb),
 }
 
 

@@ -1,0 +1,151 @@
+"""A start that is refused touches nothing; a disk that fails costs a checkpoint, not the run."""
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_vlm
+
+import train_rapo
+import train_sft
+from nanoaes.config import RAPOConfig, SFTConfig, parse
+from nanoaes.errors import NotFinite, UserError
+from nanoaes.vlm import VLM
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Eight pictures with scores, a model, critiques, and the results of an earlier run."""
+    rng, rows = np.random.default_rng(0), ["image,score"]
+    for i in range(8):
+        Image.fromarray(rng.integers(0, 256, (56, 56, 3), np.uint8)).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{1 + i / 2}")
+    (tmp_path / "photos.csv").write_text("\n".join(rows) + "\n")
+    row = {"image": str(tmp_path / "1.png"), "score": 0.6, "dataset": "mine", "kept": True,
+           "critique": "soft light"}
+    (tmp_path / "cot.jsonl").write_text(json.dumps(row) + "\n")
+    tiny_vlm().save(tmp_path / "model")
+    for name in ("run/rapo/weights", "run/report.html", "run/metrics.jsonl", "run/sft/weights"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("earlier")
+    return tmp_path
+
+
+def options(album: Path, **more: object) -> RAPOConfig:
+    values = {"run": album / "run", "model": album / "model", "images": 4, "k": 2, "steps": 2,
+              "train": f"csv:{album / 'photos.csv'}@1-5", "heldout": 3, "max_new_tokens": 4,
+              "test_in": f"csv:{album / 'photos.csv'}@1-5", "eval_every": 1, **more}
+    return parse(RAPOConfig, [w for k, v in values.items() for w in (f"--{k}", str(v))])
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*"))
+            if p.is_file() and p.name != ".lock"}
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"images": 8}, "images_per_step is 8"),
+    ({"model": "tests"}, "no config.json"),
+    ({"heldout": 8}, "lower --heldout"),
+    ({"test_in": "csv:no.csv@1-5"}, "no.csv"),
+    ({"train": ""}, "need --train"),
+])
+def test_a_refused_start_moves_nothing(album: Path, change: dict, message: str) -> None:
+    before = files(album / "run")
+    with pytest.raises(UserError, match=message):
+        train_rapo.main(options(album, **change))
+    assert files(album / "run") == before
+
+
+def test_a_full_disk_is_seen_before_the_first_step(album: Path, monkeypatch) -> None:
+    before = files(album / "run")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match="needs .* MB of disk"):
+        train_rapo.main(options(album))
+    assert files(album / "run") == before
+
+
+def test_a_folder_in_use_names_the_other(album: Path) -> None:
+    code = ("import sys\nfrom pathlib import Path\nfrom nanoaes.runs import claim\n"
+            f"with claim(Path({str(album / 'run')!r}), 'other.py'):\n"
+            "    print('held', flush=True)\n    sys.stdin.read()\n")
+    other = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, text=True,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == "held\n"
+        before = files(album / "run")
+        with pytest.raises(UserError, match=f"in use by other.py, process {other.pid}"):
+            train_rapo.main(options(album))
+        assert files(album / "run") == before
+    finally:
+        other.communicate("")
+
+
+def test_a_run_that_is_a_file_is_one_line(album: Path) -> None:
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        train_rapo.main(options(album, run=album / "photos.csv"))
+
+
+@pytest.mark.parametrize("out, message", [
+    ("model", "would overwrite"), (".", "would overwrite"), ("model/sub", "would overwrite"),
+    ("photos.csv", "something else than an earlier result")])
+def test_the_cold_start_never_replaces_its_source(album: Path, out: str, message: str) -> None:
+    before = files(album)
+    cfg = SFTConfig(run=str(album / "run"), model=str(album / "model"), out=str(album / out),
+                    cot=str(album / "cot.jsonl"))
+    with pytest.raises(UserError, match=message):
+        train_sft.main(cfg)
+    assert files(album) == before
+
+
+def test_the_cold_start_sets_an_earlier_one_aside(album: Path) -> None:
+    (album / "run/sft/config.json").write_text("{}")
+    train_sft.main(SFTConfig(run=str(album / "run"), model=str(album / "model"), epochs=1,
+                             cot=str(album / "cot.jsonl"), prompt="full", max_pixels=1568))
+    assert (album / "run/before-1/sft/weights").read_text() == "earlier"
+    trained = VLM.load(album / "run/sft", device="cpu").asking  # remembers how it was trained
+    assert trained.max_pixels == 1568 and trained.prompt.startswith("Look closely")
+
+
+def test_a_save_that_fails_costs_the_checkpoint_and_not_the_run(album: Path, monkeypatch,
+                                                                 capsys) -> None:
+    save, saves = VLM.save, []
+
+    def failing(vlm: VLM, path: Path) -> None:
+        saves.append(path)
+        if len(saves) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(vlm, path)
+
+    monkeypatch.setattr(VLM, "save", failing)
+    train_rapo.main(options(album))
+    said = capsys.readouterr().out
+    assert "No space left" in said and "is not saved" in said
+    assert "RAPO" in said.splitlines()[-2] and (album / "run/report.html").is_file()
+    kept = VLM.load(album / "run/rapo", device="cpu")  # the cold start, whole
+    start = VLM.load(album / "model", device="cpu")
+    assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), start.parameters(),
+                                                 strict=True))
+
+
+def test_weights_that_are_not_finite_are_named(album: Path) -> None:
+    vlm = tiny_vlm()
+    with torch.no_grad():
+        vlm.hf.model.language_model.layers[1].mlp.up_proj.weight[0, 0] = torch.nan
+    vlm.save(album / "model")
+    with pytest.raises(NotFinite, match="^held out: the hidden states of picture 1's prompt are "
+                                        "not finite: the weights are broken"):
+        train_rapo.main(options(album))
+    cfg = SFTConfig(run=str(album / "run"), model=str(album / "model"), out=str(album / "new"),
+                    cot=str(album / "cot.jsonl"))
+    with pytest.raises(NotFinite, match="step 1: loss, entropy, grad_norm .the first such weight: "
+                                        ".*layers.1.mlp.up_proj"):
+        train_sft.main(cfg)
