@@ -122,19 +122,19 @@ def update(cfg: RAPOConfig, policy: VLM, reference: VLM | None, optimizer: torch
         Its gradient is not.
     """
     weight = token_weights(rolls.mask, ~rolls.truncated if cfg.mask_truncated else None)
+    trained = {n: p for n, p in policy.named_parameters() if p.requires_grad}
+    logp_ref = reference_pass(cfg, reference, prompts, rolls) if reference is not None else None
     known: list[Tokens] = []  # of each micro-batch, from the first update on
-    gap, trained = {}, {n: p for n, p in policy.named_parameters() if p.requires_grad}
+    gap: dict[str, Tensor] = {}
     for _ in range(cfg.updates):
         sums: dict[str, Tensor] = {}
         for i, (rows, part) in enumerate(micro_batches(prompts, rolls, cfg.tokens_per_micro_batch)):
             logp, entropy = logprobs(cfg, policy, part, rolls, rows)
             if len(known) == i:  # the first update's own log-probs are the old ones
-                old = logp.detach()
-                with torch.no_grad():
-                    ref = logprobs(cfg, reference, part, rolls, rows)[0] if reference else old
-                mask = rolls.mask[rows]
-                a = advantage[rows][..., None].expand_as(mask)[mask]
-                known.append(Tokens(old, ref, a, weight[rows][mask]))
+                old, mask = logp.detach(), rolls.mask[rows]
+                known.append(Tokens(old, logp_ref[i] if logp_ref else old,
+                                    advantage[rows][..., None].expand_as(mask)[mask],
+                                    weight[rows][mask]))
                 add(gap, rollout_gap(old, rolls.logp[rows][mask], known[i].weight))
             stats = rapo_loss(logp, known[i], eps_low=cfg.eps_low, eps_high=cfg.eps_high,
                               beta=cfg.beta,
@@ -144,6 +144,14 @@ def update(cfg: RAPOConfig, policy: VLM, reference: VLM | None, optimizer: torch
         numbers = take_step(optimizer, trained, lr=lr, max_norm=cfg.max_grad_norm,
                             sums={**sums, **gap}, where=f"step {step + 1}")
     return numbers
+
+
+@torch.no_grad()
+def reference_pass(cfg: RAPOConfig, reference: VLM, prompts: Prompts, rolls: Rollouts
+                   ) -> list[Tensor]:
+    """Log-probs (M,) of each micro-batch under the cold-started model."""
+    return [logprobs(cfg, reference, part, rolls, rows)[0]
+            for rows, part in micro_batches(prompts, rolls, cfg.tokens_per_micro_batch)]
 
 
 def micro_batches(prompts: Prompts, rolls: Rollouts, tokens: int

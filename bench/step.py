@@ -66,7 +66,7 @@ class RapoStep:
         self.tokens = int(rolls.mask.sum())
         advantage = torch.randn(n, k, device=self.policy.device)
         train_rapo.update(self.cfg, self.policy, self.reference, self.optimizer, prompts, rolls,
-                          advantage)
+                          advantage, lr=self.optimizer.param_groups[0]["lr"], step=0)
 
 
 class CountOnly(TorchDispatchMode):
