@@ -35,11 +35,15 @@ class Prompts:
 
     def select(self, rows: Tensor) -> "Prompts":
         """The prompts `rows` (n,) int64, in that order, padded to the longest of them."""
-        p = int(self.mask[rows].sum(1).max())
+        p, numbers = int(self.mask[rows].sum(1).max()), rows.tolist()
         patches = self.pixels.split(self.grid.prod(1).tolist())
+        if numbers == list(range(numbers[0], numbers[0] + len(numbers))):  # a view: no copy
+            start = sum(map(len, patches[: numbers[0]]))
+            pixels = self.pixels[start : start + sum(len(patches[i]) for i in numbers)]
+        else:
+            pixels = torch.cat([patches[i] for i in numbers])
         return Prompts(self.ids[rows, :p], self.mask[rows, :p], self.positions[:, rows, :p],
-                       self.next_position[rows], torch.cat([patches[i] for i in rows.tolist()]),
-                       self.grid[rows])
+                       self.next_position[rows], pixels, self.grid[rows])
 
 
 def picture_grid(image: Image.Image, *, patch: int, merge: int, min_pixels: int, max_pixels: int

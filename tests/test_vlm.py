@@ -90,3 +90,18 @@ def test_forbidden_words() -> None:
     assert vlm.forbidden[vlm.tokenizer.convert_tokens_to_ids(names)].all()
     assert vlm.forbidden[len(vlm.tokenizer):].all() and len(vlm.forbidden) > len(vlm.tokenizer)
     assert not vlm.forbidden[vlm.stop_ids].any()
+
+
+@pytest.mark.parametrize("rows", [[0], [1, 2], [3, 1], [0, 1, 2, 3], [2, 2]])
+def test_selected_prompts_are_those_made_alone_and_neighbours_are_not_copied(rows) -> None:
+    vlm = tiny_vlm()
+    whole, images = tiny_prompts(vlm, 4), pictures(4)
+    questions = ["Judge this photograph.", "Describe this photograph.", "Judge."]
+    part = whole.select(torch.tensor(rows))
+    alone = vlm.prompts([images[i] for i in rows], [questions[i % 3] for i in rows])
+    for name in ("mask", "next_position", "pixels", "grid"):
+        assert torch.equal(vars(part)[name], vars(alone)[name]), name
+    assert torch.equal(part.ids[part.mask], alone.ids[alone.mask])  # padding may differ
+    assert torch.equal(part.positions[:, part.mask], alone.positions[:, alone.mask])
+    shared = part.pixels.untyped_storage().data_ptr() == whole.pixels.untyped_storage().data_ptr()
+    assert shared == (rows in ([0], [1, 2], [0, 1, 2, 3]))
