@@ -24,7 +24,7 @@ from nanoaes.config import EvalConfig, OptionError, RAPOConfig, run_script
 from nanoaes.data import Example, load_image, read_all
 from nanoaes.errors import at
 from nanoaes.graphs import Graphs
-from nanoaes.metrics import domain_means, evaluate, format_table, short
+from nanoaes.metrics import domain_means, evaluate, format_table, short, unreadable
 from nanoaes.progress import progress, say
 from nanoaes.prompt import parse_score
 from nanoaes.rollout import CACHED, rollout
@@ -55,6 +55,9 @@ def main(cfg: EvalConfig) -> dict:
         print(f"{name}: n {m['n']}, unreadable {m['parse_fail']}, cut {m['cut']}, "
               f"KRCC {short(m['krcc'])}, RMSE {short(m['rmse'])}, MAE {short(m['mae'])}, "
               f"PLCC 95 % {m['plcc_ci']}, SRCC 95 % {m['srcc_ci']}")
+    if unreadable(result) > 0.5:
+        print(f"{unreadable(result):.0%} of the answers are unreadable: is the model cold-started, "
+              "and asked as it was trained (--prompt)?")
     print(f"written: {out}")
     return result
 

@@ -242,10 +242,13 @@ def test_train_rapo_on_a_folder_of_ones_own(album: Path, tmp_path: Path) -> None
     assert "report:" in done.stdout and (tmp_path / "run/report.html").is_file()
     assert {p.name for p in (tmp_path / "run").glob("eval_*")} == {"eval_cold_start.json",
                                                                    "eval_RAPO.json"}
-    again = run("eval.py", "--model", str(tmp_path / "run/rapo"), "--max_new_tokens", "6",
+    again = run("eval.py", "--model", str(tmp_path / "run/rapo"),
                 "--test_in", f"csv:{album / 'photos.csv'}@1-5")
     assert again.returncode == 0, again.stderr
-    assert json.loads((tmp_path / "run/rapo/eval.json").read_text())["sets"]["photos"]
+    result = json.loads((tmp_path / "run/rapo/eval.json").read_text())
+    assert result["sets"]["photos"]["metrics"]["cut"] == 8  # an untrained model never stops
+    assert result["decoding"]["max_new_tokens"] == 6  # as it was trained: kept in its folder
+    assert "100% of the answers are unreadable" in again.stdout
     train_rapo.main(parse(RAPOConfig, rapo_options(album, tmp_path)))  # nothing is overwritten
     with pytest.raises(UserError, match="choose another --run"):
         train_rapo.main(parse(RAPOConfig, rapo_options(album, tmp_path,
