@@ -96,6 +96,21 @@ def test_sampled_frequencies_match_the_softmax_and_forbidden_never_come() -> Non
     assert chisquare(observed.numpy(), (expected * 20_000 / expected.sum()).numpy()).pvalue > 1e-3
 
 
+def test_each_token_is_chosen_by_its_own_number() -> None:
+    """Against the training pass and a cumulated sum over all words."""
+    vlm, n, k, room = tiny_vlm(), 3, 4, 8
+    prompts, uniform = tiny_prompts(vlm, n), uniforms(6, 1, range(n), k, room)
+    rolls = rollout(vlm, prompts, k=k, max_new_tokens=room, uniform=uniform)
+    hidden = vlm(prompts, rolls.ids, rolls.mask)
+    logits = (hidden @ vlm.head.T).masked_fill(vlm.forbidden, -torch.inf)
+    border = logits.double().softmax(-1).cumsum(-1).detach()  # (M, V)
+    u = uniform[..., : rolls.mask.shape[2]][rolls.mask][:, None]
+    clear = (border - u).abs().amin(1) > 1e-5
+    assert clear.float().mean() > 0.9 and clear.sum() > 40
+    word = torch.searchsorted(border, u, right=True)[:, 0]
+    assert torch.equal(word[clear], rolls.ids[rolls.mask][clear])
+
+
 def test_answers_belong_to_the_picture() -> None:
     """One by one, in another order, in groups, with fewer answers: whatever runs beside them."""
     vlm, n, k, room = restless(), 6, 4, 12
@@ -168,6 +183,15 @@ def test_the_mode_comes_back_even_after_an_error(monkeypatch) -> None:
     with pytest.raises(ZeroDivisionError):
         sampled(vlm, tiny_prompts(vlm, 2), 2, 3)
     assert vlm.training
+
+
+def test_every_forward_is_one_of_eval_mode(monkeypatch) -> None:
+    """Else checkpointing would compute all again, and dropout answer in the policy's place."""
+    vlm, modes, inner = tiny_vlm().train(), [], VLM.decode_layers
+    monkeypatch.setattr(VLM, "decode_layers", lambda self, *args, **kw: (
+        modes.extend(m.training for m in self.modules()), inner(self, *args, **kw))[1])
+    sampled(vlm, tiny_prompts(vlm, 2), 2, 3)
+    assert modes and not any(modes)
 
 
 def test_nan_in_a_picture_names_its_prompt() -> None:

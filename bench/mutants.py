@@ -1,0 +1,471 @@
+"""Do the tests notice a wrong program? Each mutant is the code with one thing wrong.
+
+    python bench/mutants.py                      all of them, about 15 minutes on 2 cores
+    python bench/mutants.py --only clip          those whose name, file or text holds "clip"
+    python bench/mutants.py --jobs 1             one after another
+
+Every git-tracked file is copied to a temporary folder, one mutation is made there, and the test
+files that should notice run, with one thread a process. First they run without a mutation: they
+have to pass. A mutant is killed by a test that fails, or by the time limit (a wrong program may
+never end; the line says so). One that survives is a hole in the tests, or `equivalent`: then the
+table says why. The last line is JSON.
+
+To add one: a line below its file in TABLE, with what is wrong, the text as it stands in the file
+(exactly once, else the run stops: the table shall not rot), what replaces it, and the smallest
+test file that should fail: "loop" is tests/test_loop.py, "train:judge" its tests with `-k judge`.
+`python bench/mutants.py --only "WHAT IS WRONG"` tries it. A new test file must be tracked by git.
+Left out: mutations made by a machine (thousands, most of them equivalent), the Triton kernels
+(tests compare every number of theirs with the torch backend's).
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    what: str  # is wrong
+    old: str
+    new: str
+    tests: str  # file names without "test_", in the order in which they run
+    equivalent: str = ""  # why no test can notice
+    file: str = ""  # from the table
+
+
+M = Mutant
+TABLE = {
+    "nanoaes/reward.py": [
+        M("an image is its own partner", "partner.fill_diagonal_(False)",
+          "partner = partner.clone()", "reward"),
+        M("images of two sets are compared", "truth.group[:, None] == truth.group[None, :]",
+          "truth.group[:, None] == truth.group[:, None]", "reward"),
+        M("an unreadable image is a partner", " & (n_valid > 0)[None, :]", "", "reward"),
+        M("the variance is biased", "squares / (n_valid - 1).clamp(min=1)",
+          "squares / n_valid.clamp(min=1)", "reward"),
+        M("only the partner's variance counts", "var[:, None] + var[None, :] + GAMMA",
+          "2 * var[None, :] + GAMMA", "reward"),
+        M("an unreadable answer is a 0 in the mean", "scores.sum(1) / n_valid.clamp(min=1)",
+          "scores.mean(1)", "reward"),
+        M("ties are always the paper's", 'tie = 0.5 if ties == "half" else 1.0', "tie = 1.0",
+          "reward"),
+        M("the worse image is preferred", "(difference > 0).to", "(difference < 0).to", "reward"),
+        M("half of the fidelity is wrong", "((1 - p_c) * (1 - p)).sqrt()",
+          "((1 - p_c) * p).sqrt()", "reward"),
+        M("a spread is taken for a variance", "truth_std[:, None] ** 2 + truth_std[None, :] ** 2",
+          "truth_std[:, None] + truth_std[None, :]", "reward"),
+        M("the error is not squared", "(error / sigma) ** 2", "(error / sigma)", "reward"),
+        M("an unreadable answer is scored",
+          "torch.where(valid, torch.exp(-0.5 * (error / sigma) ** 2), 0)",
+          "torch.exp(-0.5 * (error / sigma) ** 2)", "reward"),
+        M("the format has no weight", "w_format * form", "form", "reward"),
+    ],
+    "nanoaes/rapo.py": [
+        M("the baseline is the step's", "reward - reward.mean(1, keepdim=True)",
+          "reward - reward.mean()", "rapo"),
+        M("the spread is the step's", "reward.std(1, keepdim=True)", "reward.std()", "rapo"),
+        M("a flat group explodes", "return torch.where(flat[:, None], 0, centred), flat",
+          "return centred, flat", "rapo"),
+        M("always divided by the spread", 'if scale == "std":', "if scale:", "rapo"),
+        M("one clip for both sides", "ratio.clamp(1 - eps_low, 1 + eps_high)",
+          "ratio.clamp(1 - eps_low, 1 + eps_low)", "rapo"),
+        M("the better of both sides of the clip", "objective = torch.minimum(",
+          "objective = torch.maximum(", "rapo"),
+        M("k1 for k3", "kl = difference.exp() - difference - 1", "kl = -difference", "rapo"),
+        M("the KL is the other way round", "difference = (logp_ref - logp)",
+          "difference = (logp - logp_ref)", "rapo"),
+        M("the KL is maximised", "-(objective - beta * kl)", "-(objective + beta * kl)", "rapo"),
+        M("an unseen token overflows", ".clamp(-20, 20)", "", "rapo"),
+        M("clip_low has the wrong sign", "(tokens.advantage < 0)", "(tokens.advantage > 0)",
+          "rapo"),
+        M("clip_high has the wrong sign", "(tokens.advantage > 0)", "(tokens.advantage < 0)",
+          "rapo"),
+        M("the loss is a mean over tokens",
+          "return mask * counted[..., None] / (lengths * counted.sum().clamp(min=1))",
+          "return mask * counted[..., None] / (mask * counted[..., None]).sum().clamp(min=1)",
+          "rapo"),
+        M("left-out rollouts are divided by", "(lengths * counted.sum().clamp(min=1))",
+          "(lengths * counted.numel())", "rapo"),
+        M("the loss has no weights", '"loss": (tokens.weight * loss).sum()',
+          '"loss": loss.mean()', "loop"),
+    ],
+    "nanoaes/logprob.py": [
+        M("the entropy's sign", "m, s.log(), s.log() - t / s", "m, s.log(), s.log() + t / s",
+          "logprob"),
+        M("tiles are joined without their shift", "(w * (t + s * shift)).sum(0)",
+          "(w * t).sum(0)", "logprob"),
+        M("the gradient forgets the temperature", "g_logp * ctx.scale, g_entropy * ctx.scale",
+          "g_logp, g_entropy", "logprob"),
+        M("forbidden words have a share",
+          "return x if forbidden is None else x.masked_fill_(forbidden, MASKED)", "return x",
+          "logprob"),
+        M("the gradient's sign", "d = logp.exp_().mul_(-g_logp)", "d = logp.exp_().mul_(g_logp)",
+          "logprob"),
+        M("rows after the first are forgotten", "total += _matmul(", "total = _matmul(",
+          "logprob"),
+        M("16-bit sums", "return torch.float64 if x.dtype == torch.float64 else torch.float32",
+          "return x.dtype", "logprob"),
+        M("sampled at temperature 1", "_logits(hidden, weight, 1.0 / temperature, forbidden)",
+          "_logits(hidden, weight, 1.0, forbidden)", "rollout"),
+    ],
+    "nanoaes/attention.py": [
+        M("padding predicts an answer's first token", "prompt_mask.sum(1, keepdim=True) - 1",
+          "prompt_mask.shape[1] - 1", "attention"),
+        M("a token sees the next one", ".triu(1)", ".triu(2)", "attention"),
+        M("answers see the prompt's padding", "~self.prompt_mask[:, None, None, None]",
+          "self.prompt_mask[:, None, None, None] & False", "attention"),
+        M("answers go on where the last one ended", "image * k * t + packed, packed % t",
+          "image * k * t + packed, packed", "attention"),
+        M("a sampled token does not see itself", "device=at.device) <= at",
+          "device=at.device) < at", "attention"),
+        M("samples see the prompt's padding", "torch.cat([self.mask[: self.n], past",
+          "torch.cat([torch.ones_like(self.mask[: self.n]), past", "attention"),
+        M("the masks stay when images leave", "self.mask[: len(images)] = self.mask[images]",
+          "self.mask[: len(images)]", "attention"),
+        M("the keys stay when rows leave", "x = x.gather(2, index)",
+          "x = x[:, :, : rows.shape[1]]", "attention"),
+    ],
+    "nanoaes/rollout.py": [
+        M("masks go on behind the stop",
+          "rolls.mask.view(-1, plan.room)[rows.number, t] = rows.live",
+          "rolls.mask.view(-1, plan.room)[rows.number, t] = True", "rollout"),
+        M("one stop token of several", "torch.tensor(vlm.stop_ids, ",
+          "torch.tensor(vlm.stop_ids[:1], ", "rollout"),
+        M("what ended counts as cut", "[rows.number] = rows.live", "[rows.number] = ~rows.live",
+          "rollout"),
+        M("log-probs of temperature 1", "temperature or 1.0, vlm.forbidden)",
+          "1.0, vlm.forbidden)", "rollout"),
+        M("forbidden words are sampled", "temperature or 1.0, vlm.forbidden)",
+          "temperature or 1.0)", "rollout"),
+        M("one number for a whole answer", "plan.uniform[rows.number.flatten(), t]",
+          "plan.uniform[rows.number.flatten(), 0]", "rollout"),
+        M("every token at the first one's position", "rows.position.flatten() + t",
+          "rows.position.flatten()", "rollout"),
+        M("the live rows leave", "images = count.argsort(descending=True",
+          "images = count.argsort(descending=False", "rollout"),
+        M("the model stays in another mode", "vlm.train(was_training)", "vlm.train()", "rollout"),
+        M("sampled in training mode", "    vlm.eval()\n", "", "rollout"),
+        M("a cut answer loses its last token", "(self.mask.sum(2) - 1 + self.truncated.int())",
+          "(self.mask.sum(2) - 1)", "rollout"),
+        M("prompts in the order of their lengths", "[torch.cat(order).argsort()]", "", "rollout"),
+        M("what the template opened is lost", "[vlm.opened + text for", "[text for", "rollout"),
+    ],
+    "nanoaes/sampling.py": [
+        M("an fp32 cumulated sum", "weight = weight.double()", "weight = weight.float()",
+          "sampling"),
+        M("the same numbers at every step", "default_rng((seed, step, place + 1))",
+          "default_rng((seed, 0, place + 1))", "sampling"),
+        M("the same numbers for every seed", "default_rng((seed, step, place + 1))",
+          "default_rng((0, step, place + 1))", "sampling"),
+        M("the same numbers for every picture", "default_rng((seed, step, place + 1))",
+          "default_rng((seed, step, 1))", "sampling"),
+        M("the largest number finds no word",
+          ".minimum(torch.nextafter(last, torch.zeros_like(last)))", "", "sampling"),
+        M("0 finds a word of weight 0", "(border > target[:, None])",
+          "(border >= target[:, None])", "sampling"),
+        M("the last word twice", ".masked_fill(word >= v, 0)", "", "sampling"),
+        M("the number is used twice", "return index, (rest / width).clamp(min=0)",
+          "return index, uniform", "sampling"),
+        M("a word of weight 0 where a sum rises", ".masked_fill(weight == 0, 0)", "", "sampling",
+          "a CPU adds one after another, and adding 0 changes nothing: only a parallel sum rises"),
+    ],
+    "nanoaes/sft.py": [
+        M("padding counts", "n_tokens, loss, entropy = int(mask.sum())",
+          "n_tokens, loss, entropy = mask.numel()", "sft"),
+        M("no stop is taught", '["input_ids"] + vlm.stop_ids[:1]', '["input_ids"]', "sft"),
+        M("a mean per micro-batch", "-logp.sum() / n_tokens", "-logp.mean()", "sft"),
+        M("SFT's rate stays the first", "lr=lr_at(step), max_norm", "lr=lr_at(0), max_norm", "sft"),
+        M("SFT without weight decay", "weight_decay=weight_decay)", "weight_decay=0.0)", "sft"),
+        M("SFT without a limit of the norm", "max_norm=max_grad_norm", "max_norm=1e9", "sft"),
+        M("the mask is id != pad", "torch.arange(ids.shape[1]) < lengths[:, None]",
+          "ids != vlm.pad_id", "sft"),
+        M("the opened tag twice", "rest_of(a, vlm.opened)", "a", "sft"),
+        M("the last micro-batch's loss", "loss + part[0].detach(), entropy + part[1]",
+          "part[0].detach(), part[1]", "sft"),
+        M("the cosine forgets the warm-up", "math.pi * (step - warmup)", "math.pi * step", "sft"),
+        M("linear, no cosine", "peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) "
+          "/ max(steps - warmup, 1)))", "peak * (steps - step) / (steps - warmup)", "sft"),
+    ],
+    "nanoaes/sampler.py": [
+        M("every epoch in the same order", "default_rng((self.seed, epoch))",
+          "default_rng((self.seed, 0))", "sampler"),
+        M("every seed in the same order", "default_rng((self.seed, epoch))",
+          "default_rng((0, epoch))", "sampler"),
+        M("no shuffling", "rng.permutation(members)", "members", "sampler"),
+        M("the first pictures of an epoch again", "self.orders[epoch + 1][: max(",
+          "self.orders[epoch][: max(", "sampler"),
+        M("no pairs", "unit = min(2, len(sizes))", "unit = 1", "sampler"),
+        M("single images of a set", "np.arange(len(order[-1])) // unit",
+          "np.arange(len(order[-1]))", "sampler"),
+        M("the worst pictures are held out",
+          "key=lambda e: hashlib.sha256(e.image.name.encode()).digest()", "key=lambda e: e.score",
+          "sampler"),
+        M("held-out pictures are trained on", "train += members[n:]", "train += members",
+          "sampler"),
+    ],
+    "nanoaes/metrics.py": [
+        M("an unreadable answer gets the best score", "np.where(y >= 0.5, 0.0, 1.0)",
+          "np.where(y >= 0.5, 1.0, 0.0)", "metrics"),
+        M("an unreadable answer gets the truth", "np.where(y >= 0.5, 0.0, 1.0)", "y", "metrics"),
+        M("ties have the largest rank", "counts.cumsum(1) - (counts - 1) / 2", "counts.cumsum(1)",
+          "metrics"),
+        M("SRCC is PLCC", "values = _pearson(x, y), _spearman(_levels(x), _levels(y))",
+          "values = _pearson(x, y), _pearson(x, y)", "metrics"),
+        M("RMSE without its root", "rmse, mae = np.sqrt(np.mean((x - y) ** 2))",
+          "rmse, mae = np.mean((x - y) ** 2)", "metrics"),
+        M("a 5 is high", "(hi - lo) + 1e-9", "(hi - lo) - 1e-9", "metrics"),
+        M("a set without order leaves the mean", "_mean([m[key] or 0.0 for m in sets])",
+          "_mean([m[key] for m in sets if m[key]])", "metrics"),
+        M("readable answers are counted as failures", "int((~readable).sum())",
+          "int(readable.sum())", "metrics"),
+        M("a 90 % interval", "(2.5, 97.5)", "(5, 95)", "metrics"),
+        M("the ratio of spreads upside down", "x.std() / y.std()", "y.std() / x.std()", "metrics"),
+        M("all sets are in-domain", 'if domains[s] == "in"]', "if domains[s]]", "metrics"),
+        M("tau-c", 'variant="b"', 'variant="c"', "metrics"),
+        M("an interval without its estimate", "float(min(lo, estimate))", "float(lo)", "metrics"),
+    ],
+    "nanoaes/optimize.py": [
+        M("gradients are never zeroed", "    optimizer.zero_grad()\n", "", "loop"),
+        M("the rate is never set", 'group["lr"] = lr', 'group["lr"] = group["lr"]', "loop"),
+        M("the norm has no limit", "clip_grads_with_norm_(trained.values(), max_norm, norm)",
+          "clip_grads_with_norm_(trained.values(), 1e9, norm)", "loop"),
+        M("NaN passes", "if not all(map(math.isfinite, values)):", "if values is None:",
+          "train:finite"),
+        M("the norm after clipping is told", "norm.float()]",
+          "norm.float().clamp(max=max_norm)]", "loop"),
+    ],
+    "eval.py": [
+        M("the worst checkpoint is kept", "if score >= self.score:", "if score <= self.score:",
+          "best"),
+        M("of equal ones the earlier", "if score >= self.score:", "if score > self.score:", "best"),
+        M("best by PLCC alone", 'score = mean["strict_plcc"] + mean["strict_srcc"]',
+          'score = 2 * mean["strict_plcc"]', "best"),
+        M("unreadable answers are left out of the choice",
+          'score = mean["strict_plcc"] + mean["strict_srcc"]',
+          'score = mean["plcc"] + mean["srcc"]', "best"),
+        M("the cold start is no candidate", "row, self.score = self._look(policy)",
+          "row, _ = self._look(policy)", "best"),
+        M("a failed save is the best", "self.score = score if saving.done else self.score",
+          "self.score = score", "best"),
+        M("the bar is never raised", "self.score = score if saving.done else self.score",
+          "self.score = self.score", "best"),
+        M("the bar is always the last one's", "self._look(policy)\n        if score >= self.score:",
+          "self._look(policy)\n        best, self.score = self.score, score\n"
+          "        if score >= best:", "best"),
+        M("chosen by out-of-domain sets", 'keep_bar=False)["mean"]["in"]',
+          'keep_bar=False)["mean"]["all"]', "best"),
+        M("held-out answers are sampled", "label: str, temperature: float = 0.0,",
+          "label: str, temperature: float = 1.0,", "loop"),
+        M("every batch with the first one's numbers", "        place += len(images)\n", "",
+          "eval"),
+        M("no answer is ever cut", "rolls.truncated[:, 0].tolist()", "[False] * len(images)",
+          "eval"),
+        M("the last batch is lost", "        batch.append(image)\n    yield batch\n",
+          "        batch.append(image)\n", "eval"),
+        M("a batch beyond the budget", "> CACHED * tokens:", "> CACHED * tokens * 100:", "eval"),
+    ],
+    "train_rapo.py": [
+        M("eps_low and eps_high swapped", "eps_low=cfg.eps_low, eps_high=cfg.eps_high",
+          "eps_low=cfg.eps_high, eps_high=cfg.eps_low", "loop"),
+        M("greedy rollouts", "max_new_tokens=limit, temperature=cfg.temperature",
+          "max_new_tokens=limit, temperature=0", "loop"),
+        M("rollouts at temperature 1", "max_new_tokens=limit, temperature=cfg.temperature",
+          "max_new_tokens=limit, temperature=1.0", "loop"),
+        M("log-probs at temperature 1", "ids[mask], cfg.temperature, vlm.forbidden",
+          "ids[mask], 1.0, vlm.forbidden", "loop"),
+        M("every step draws alike", "uniforms(cfg.seed, step, ", "uniforms(cfg.seed, 0, ", "loop"),
+        M("every seed draws alike", "uniforms(cfg.seed, step, ", "uniforms(0, step, ", "loop"),
+        M("every seed shows the same pictures", "cfg.images, cfg.seed)", "cfg.images)", "loop"),
+        M("every step shows the same pictures", "sampler.indices(step)", "sampler.indices(0)",
+          "loop"),
+        M("logp_old from the rollout", "Tokens(old, ref, a, ",
+          "Tokens(rolls.logp[rows][mask], ref, a, ", "loop"),
+        M("logp_old of the last update", "        sums: dict[str, Tensor] = {}\n",
+          "        sums, known = {}, []\n", "loop"),
+        M("the policy is its own reference", "logprobs(cfg, reference, part, rolls, rows)[0] "
+          "if reference else old", "old", "loop"),
+        M("the policy is handed over as reference",
+          "copy.deepcopy(policy).requires_grad_(False) if cfg.beta else None",
+          "policy if cfg.beta else None", "loop"),
+        M("a reference that nobody needs",
+          "copy.deepcopy(policy).requires_grad_(False) if cfg.beta else None",
+          "copy.deepcopy(policy).requires_grad_(False)", "loop"),
+        M("no KL", "beta=cfg.beta,", "beta=0.0,", "loop"),
+        M("the rate stays the first", "learning_rate(cfg, step, steps)",
+          "learning_rate(cfg, 0, steps)", "loop"),
+        M("the rate never falls", "cfg.lr * (steps - step) / (steps - cfg.warmup)", "cfg.lr",
+          "loop"),
+        M("one update, whatever is asked", "for _ in range(cfg.updates):", "for _ in range(1):",
+          "loop"),
+        M("the vision tower is always trained", "requires_grad_(cfg.train_vision)",
+          "requires_grad_(True)", "loop"),
+        M("the vision tower is never trained", "requires_grad_(cfg.train_vision)",
+          "requires_grad_(False)", "loop"),
+        M("no weight decay", "weight_decay=cfg.weight_decay", "weight_decay=0.0", "loop"),
+        M("no limit of the norm", "max_norm=cfg.max_grad_norm", "max_norm=1e9", "loop"),
+        M("--advantage is ignored", "advantages(judged.rewards.total, cfg.advantage)",
+          "advantages(judged.rewards.total)", "loop"),
+        M("--mask_truncated is ignored", "~rolls.truncated if cfg.mask_truncated else None",
+          "None", "loop"),
+        M("ended answers are left out", "~rolls.truncated if cfg.mask_truncated else None",
+          "rolls.truncated if cfg.mask_truncated else None", "loop"),
+        M("a mean per micro-batch, in RAPO", "weight[rows][mask]", "token_weights(mask)[mask]",
+          "loop"),
+        M("another picture's advantage", "advantage[rows][..., None]",
+          "advantage[: len(rows)][..., None]", "loop"),
+        M("another picture's weights", "weight[rows][mask]", "weight[: len(rows)][mask]", "loop"),
+        M("a maximum is a sum", "torch.maximum if name.endswith", "torch.add if name.endswith",
+          "loop"),
+        M("the last step is not looked at", "cfg.eval_every == 0 or step + 1 == steps:",
+          "cfg.eval_every == 0:", "loop"),
+        M("looks only at the end", "if (step + 1) % cfg.eval_every == 0 or step + 1 == steps:",
+          "if step + 1 == steps:", "loop"),
+        M("no look before the first step", "    best.begin(policy)\n", "", "loop"),
+        M("half an epoch is none", "math.ceil(cfg.epochs", "math.floor(cfg.epochs", "loop"),
+        M("a warning at every step", "said = warn_of_collapse(row, said)",
+          "warn_of_collapse(row, said)", "loop"),
+        M("what ended is counted as cut", '"truncated": rolls.truncated',
+          '"truncated": (~rolls.truncated)', "loop"),
+        M("unreadable answers are spread", "readable = judged.rewards, judged.scores[judged.valid]",
+          "readable = judged.rewards, judged.scores.flatten()", "loop"),
+        M("an unreadable answer is a 0", "torch.tensor([s is not None for s in read])",
+          "torch.tensor([True for s in read])", "train:judge"),
+        M("two sets are one", "names.index(e.dataset) for", "0 for", "train:judge"),
+        M("--soft_truth is ignored", "spread if cfg.soft_truth else None", "None", "train:judge"),
+        M("weights of rewards swapped", "w_relative=cfg.w_relative, w_absolute=cfg.w_absolute",
+          "w_relative=cfg.w_absolute, w_absolute=cfg.w_relative", "train:judge"),
+    ],
+}
+MUTANTS = [Mutant(m.what, m.old, m.new, m.tests, m.equivalent, file)
+           for file, mutants in TABLE.items() for m in mutants]
+
+
+def mutated(m: Mutant) -> str:
+    """The whole file with one thing wrong.
+
+    Raises:
+        SystemExit: the text is not there exactly once, nothing changes, or it is no Python.
+    """
+    text = (ROOT / m.file).read_text(encoding="utf-8")
+    if text.count(m.old) != 1:
+        raise SystemExit(f"{m.file}: {m.what!r} is found {text.count(m.old)} times, not once; "
+                         f"correct it in {Path(__file__).name}: {m.old!r}")
+    wrong = text.replace(m.old, m.new)
+    try:
+        compile(wrong, m.file, "exec")
+    except SyntaxError as error:
+        raise SystemExit(f"{m.file}: {m.what!r} is no Python: {error}") from None
+    return wrong
+
+
+def copy_tree(to: Path) -> Path:
+    """What git tracks, as it is now."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True,
+                            text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, to / name)
+    return to
+
+
+def outcome(tree: Path, tests: str, limit: float) -> str:
+    """"" if all pass, else the test that fails, or that there was no end to it.
+
+    Raises:
+        SystemExit: pytest could not run them.
+    """
+    # No bytecode: a file that changes twice in a second, at the same size, would keep its old one.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    for name, _, k in (part.partition(":") for part in tests.split()):
+        argv = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no",
+                f"tests/test_{name}.py", *(["-k", k] if k else [])]
+        try:
+            done = subprocess.run(argv, cwd=tree, env=env, capture_output=True, text=True,
+                                  timeout=limit)
+        except subprocess.TimeoutExpired:
+            return f"no end after {limit:g} s"
+        found = re.search(r"^(?:FAILED|ERROR) (tests/\S+::\S+)", done.stdout, re.MULTILINE)
+        if done.returncode == 1 and found:
+            return found[1]
+        if done.returncode != 0:
+            raise SystemExit(f"test_{name}.py cannot run: {done.stdout[-2000:]}{done.stderr}")
+    return ""
+
+
+def each(mutants: list[Mutant], trees: SimpleQueue, jobs: int, limit: float
+         ) -> Iterator[tuple[Mutant, str, float]]:
+    """(mutant, who killed it, seconds), in the order of the table, `jobs` side by side."""
+    def run(m: Mutant) -> tuple[Mutant, str, float]:
+        begun, tree = time.perf_counter(), trees.get()
+        try:
+            (tree / m.file).write_text(mutated(m), encoding="utf-8")
+            return m, outcome(tree, m.tests, limit), time.perf_counter() - begun
+        finally:
+            shutil.copyfile(ROOT / m.file, tree / m.file)
+            trees.put(tree)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(run, mutants)
+
+
+def baseline(mutants: list[Mutant], trees: SimpleQueue, jobs: int) -> None:
+    """Without a mutation every named test passes; else a kill would mean nothing."""
+    def run(tests: str) -> str:
+        tree = trees.get()
+        try:
+            return outcome(tree, tests, 600)
+        finally:
+            trees.put(tree)
+
+    names = sorted({name for m in mutants for name in m.tests.split()})
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = [x for x in pool.map(run, names) if x]
+    if failed:
+        raise SystemExit(f"without a mutation: {', '.join(failed)}")
+    print(f"without a mutation {', '.join(names)} pass", flush=True)
+
+
+def main() -> int:
+    """Number of survivors that the table does not explain."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="regular expression: name, file or text")
+    parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
+    parser.add_argument("--limit", type=float, default=120, help="seconds for a test file")
+    args = parser.parse_args()
+    for m in MUTANTS:
+        mutated(m)
+    chosen = [m for m in MUTANTS if re.search(args.only, f"{m.what}\n{m.file}\n{m.old}\n{m.new}")]
+    if not chosen:
+        raise SystemExit(f"--only {args.only}: no mutant is like that")
+    killed, survivors, equivalent = 0, [], []
+    with tempfile.TemporaryDirectory() as folder:
+        trees: SimpleQueue = SimpleQueue()
+        for job in range(args.jobs):
+            trees.put(copy_tree(Path(folder) / str(job)))
+        baseline(chosen, trees, args.jobs)
+        for m, by, seconds in each(chosen, trees, args.jobs, args.limit):
+            killed += bool(by)
+            if not by:
+                (equivalent if m.equivalent else survivors).append(f"{m.file}: {m.what}")
+            how = by or (f"equivalent: {m.equivalent}" if m.equivalent else "SURVIVES")
+            print(f"{m.file:21s} {m.what:50s} {seconds:5.1f} s  {how}", flush=True)
+    print(json.dumps({"mutants": len(chosen), "killed": killed, "equivalent": equivalent,
+                      "survivors": survivors}))
+    return len(survivors)
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(), 1))

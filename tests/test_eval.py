@@ -1,0 +1,88 @@
+"""Answers on a test set: in order, each picture's own, however many run at once."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from tiny import pictures, tiny_vlm
+
+import eval as eval_script
+from nanoaes.data import Example, load_image
+from nanoaes.metrics import domain_means, evaluate
+from nanoaes.rollout import CACHED, rollout
+from nanoaes.sampling import uniforms
+from nanoaes.vlm import VLM
+
+ROOM = 6
+
+
+@pytest.fixture(scope="module")
+def vlm() -> VLM:
+    """Stops by chance, so that some answers are cut and some are not."""
+    vlm = tiny_vlm()
+    vlm.stop_ids = [vlm.stop_ids[0], *range(100, 200)]
+    vlm.asking = dataclasses.replace(vlm.asking, max_new_tokens=ROOM)
+    return vlm
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory) -> list[Example]:
+    root = tmp_path_factory.mktemp("album")
+    for i, picture in enumerate(pictures(7)):
+        picture.save(root / f"{i}.png")
+    return [Example(root / f"{i}.png", i / 6, None, "a", (1.0, 10.0)) for i in range(7)]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("tokens", [1, 14, 10_000])  # one picture at once, a few, all
+def test_answers_are_those_of_each_picture_alone(vlm: VLM, album: list[Example], tokens: int,
+                                                 temperature: float) -> None:
+    """Picture number i of the set has the random numbers of place i."""
+    sizes: list[int] = []
+    want = []
+    for i, example in enumerate(album):
+        rolls = rollout(vlm, vlm.prompts([load_image(example.image)]), k=1, max_new_tokens=ROOM,
+                        temperature=temperature, uniform=uniforms(5, 0, [i], 1, ROOM))
+        want.append((rolls.texts(vlm)[0], bool(rolls.truncated)))
+    got = list(eval_script.answers(vlm, album, temperature=temperature, seed=5, tokens=tokens,
+                                   graphs=None, tick=sizes.append))
+    assert got == want and len({cut for _, cut in want}) == 2
+    assert sum(sizes) == len(album)
+    assert (max(sizes) == 1, 1 < max(sizes) < 7, sizes == [7]) == (
+        tokens == 1, tokens == 14, tokens == 10_000)
+    longest = max(vlm.prompt_length(load_image(e.image)) for e in album)
+    assert max(sizes) == 1 or max(sizes) * (longest + ROOM) <= CACHED * tokens
+
+
+def test_a_result_holds_every_answer_and_its_figures(vlm: VLM, album: list[Example],
+                                                     monkeypatch) -> None:
+    told = {"a": [("<answer>0.3</answer>", False), ("none", True), ("<answer>0.1</answer>", True),
+                  ("<answer>0.9</answer>", False), ("<answer>1</answer>", False), ("?", False),
+                  ("<answer>0.5</answer>", False)]}
+    told["b"] = told["a"][:4]
+    monkeypatch.setattr(eval_script, "answers",
+                        lambda vlm, examples, **options: told["a"][: len(examples)])
+    sets = {"a": ("in", album), "b": ("ood", album[:4])}
+    result = eval_script.evaluate_sets(vlm, sets, label="test", seed=2)
+    assert result["decoding"]["temperature"] == 0
+    for name, pred in (("a", [0.3, None, 0.1, 0.9, 1.0, None, 0.5]), ("b", [0.3, None, 0.1, 0.9])):
+        domain, examples = sets[name]
+        part, truth = result["sets"][name], [e.score for e in examples]
+        cut = [cut for _, cut in told[name]]
+        assert part["domain"] == domain
+        assert part["metrics"] == evaluate(pred, truth, (1.0, 10.0), 2, cut=cut)
+        assert part["metrics"]["cut"] == 2 and part["metrics"]["accuracy"] is not None
+        assert [(i["pred"], i["truth"], Path(i["image"]), i["text"], i["cut"])
+                for i in part["items"]] == [(p, e.score, e.image, *t) for p, e, t in
+                                            zip(pred, examples, told[name], strict=True)]
+    metrics = {name: part["metrics"] for name, part in result["sets"].items()}
+    assert result["mean"] == domain_means(metrics, {"a": "in", "b": "ood"})
+
+
+def test_greedy_answers_do_not_depend_on_the_seed(vlm: VLM, album: list[Example]) -> None:
+    texts = {}
+    for seed, temperature in ((0, 0.0), (1, 0.0), (0, 1.0), (1, 1.0)):
+        result = eval_script.evaluate_sets(vlm, {"a": ("in", album)}, label="test", seed=seed,
+                                           temperature=temperature)
+        texts[seed, temperature] = [i["text"] for i in result["sets"]["a"]["items"]]
+    assert texts[0, 0.0] == texts[1, 0.0] and texts[0, 1.0] != texts[1, 1.0]
