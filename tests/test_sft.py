@@ -78,6 +78,47 @@ def test_the_update_is_the_same_for_any_micro_batch() -> None:
         assert ((weights - results[0][1]).abs() > 1e-4).float().mean() < 1e-3
 
 
+def test_three_steps_are_those_of_a_plain_loop(monkeypatch) -> None:
+    """The rate of each step, the limit of the norm, the decay; what is frozen has no share."""
+    adam = torch.optim.AdamW  # its eps: a gradient of rounding size shall move nothing
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *args, **kw: adam(
+        *args, **{"eps": 1e-3, **kw}))
+    ours, plain, rows, want = tiny_vlm(), tiny_vlm(), [], []
+    lessons = [Lesson(*x) for x in zip(pictures(3), QUESTIONS, ANSWERS, strict=True)]
+    rates = [2e-3, 1e-3, 3e-3]
+    for vlm in (ours, plain):
+        train_sft.freeze_vision(vlm)
+    fit(ours, lambda step: lessons[step:], steps=3, lr_at=rates.__getitem__, label="test",
+        tokens_per_micro_batch=60, max_grad_norm=0.1, weight_decay=4.0, log=rows.append)
+    trained = [p for p in plain.parameters() if p.requires_grad]
+    optimizer = adam(trained, betas=(0.9, 0.98), eps=1e-3, weight_decay=4.0)
+    for step, rate in enumerate(rates):
+        ids, mask = encode_answers(plain, ANSWERS[step:])
+        prompts = plain.prompts(pictures(3)[step:], QUESTIONS[step:])
+        optimizer.zero_grad()
+        loss, entropy = completion_loss(plain, prompts, ids, mask, n_tokens=int(mask.sum()))
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(trained, 0.1)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        want.append({"step": step + 1, "loss": loss.item(), "entropy": entropy.item(),
+                     "grad_norm": norm.item(), "lr": rate})
+    for row, plainly in zip(rows, want, strict=True):
+        assert row == pytest.approx(plainly, rel=1e-4) and row["grad_norm"] > 0.1
+    for (name, a), b, c in zip(ours.named_parameters(), plain.parameters(),
+                               tiny_vlm().parameters(), strict=True):
+        assert (a - b).norm() <= 5e-3 * (b - c).norm(), name
+
+
+def test_what_the_template_has_opened_is_not_written_twice() -> None:
+    vlm = tiny_vlm()
+    whole, _ = encode_answers(vlm, ANSWERS[:1])
+    vlm.opened = "<think>\n"
+    rest, _ = encode_answers(vlm, ANSWERS[:1])
+    assert vlm.tokenizer.decode(whole[0, 0, :-1]) == "<think>" + vlm.tokenizer.decode(
+        rest[0, 0, :-1])
+
+
 def test_triton_and_torch_give_the_same_first_three_updates() -> None:
     """Each loss depends on all weights after the update before it."""
     device = "cuda" if torch.cuda.is_available() else "cpu"  # on the CPU: Triton's interpreter
@@ -95,3 +136,5 @@ def test_triton_and_torch_give_the_same_first_three_updates() -> None:
 def test_cosine_warms_up_and_ends_low() -> None:
     lr = cosine(1.0, 100, warmup=10)
     assert lr(0) < lr(9) <= lr(10) == 1.0 and lr(55) < 0.6 and lr(99) < 1e-3
+    quarter, half = cosine(1.0, 100)(25), cosine(1.0, 100)(50)
+    assert quarter == pytest.approx(0.5 + 0.5**1.5) and half == pytest.approx(0.5)
