@@ -84,6 +84,16 @@ def test_clip_higher_stops_the_right_gradients_and_counts_them() -> None:
     assert swapped["clip_high"] == pytest.approx(4 / 12)
 
 
+def test_each_clip_is_counted_with_its_own_sign() -> None:
+    """By tokens of unlike weights, so that no two sets of them weigh the same."""
+    ratio = torch.tensor([0.5, 0.6, 0.7, 0.75, 0.78, 1.0, 1.3, 1.4, 1.5, 1.6])
+    a = torch.tensor([-1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, 1.0])
+    weight = 2.0 ** torch.arange(10)
+    stats = rapo_loss(ratio.log(), Tokens(torch.zeros(10), ratio.log(), a, weight), **CLIP,
+                      beta=0.0)
+    assert stats["clip_low"] == 1 + 4 + 8 and stats["clip_high"] == 64 + 256 + 512
+
+
 def test_kl_is_never_negative_and_survives_an_unseen_token() -> None:
     logp = torch.tensor([-1.0, -200.0, -0.1])
     _, _, kl = token_loss(logp, logp, torch.tensor([-1.0, -0.1, -200.0]), torch.ones(3), **CLIP,

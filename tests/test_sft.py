@@ -1,10 +1,16 @@
 """The cold start trains the answer and its stop token, nothing else, however it is split."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny import pictures, tiny_vlm
 
 import train_sft
+from nanoaes.checkpoint import read_rows
+from nanoaes.config import SFTConfig
 from nanoaes.rollout import rollout
 from nanoaes.sft import Lesson, completion_loss, cosine, encode_answers, fit
 
@@ -108,6 +114,56 @@ def test_three_steps_are_those_of_a_plain_loop(monkeypatch) -> None:
     for (name, a), b, c in zip(ours.named_parameters(), plain.parameters(),
                                tiny_vlm().parameters(), strict=True):
         assert (a - b).norm() <= 5e-3 * (b - c).norm(), name
+
+
+def test_every_critique_comes_once_an_epoch_in_a_new_order(monkeypatch, tmp_path: Path) -> None:
+    given: dict = {}
+    monkeypatch.setattr(train_sft, "load_image", lambda path: path)
+    monkeypatch.setattr(train_sft, "fit", lambda vlm, lessons_at, **options: given.update(
+        options, lessons_at=lessons_at))
+    cfg = SFTConfig(epochs=3, batch=4, lr=0.5, weight_decay=0.1, max_grad_norm=0.2,
+                    tokens_per_micro_batch=77, backend="torch")
+    critiques = [(Path(str(i)), f"answer {i}") for i in range(10)]
+    vlm = SimpleNamespace(asking=SimpleNamespace(prompt="Judge."))
+    train_sft.train(cfg, vlm, critiques, tmp_path / "rows.jsonl")
+    steps = [given["lessons_at"](step) for step in range(given["steps"])]
+    assert [len(step) for step in steps] == [4] * 7 + [2]
+    lessons = [lesson for step in steps for lesson in step]
+    assert all((x.question, x.answer) == ("Judge.", f"answer {x.image}") for x in lessons)
+    orders = [tuple(int(str(x.image)) for x in lessons[i : i + 10]) for i in (0, 10, 20)]
+    assert [sorted(order) for order in orders] == [list(range(10))] * 3
+    assert len({*orders, tuple(range(10))}) == 4
+    assert given["lr_at"](0) == 0.5 and given["lr_at"](4) == pytest.approx(0.25)
+    for name in ("weight_decay", "max_grad_norm", "tokens_per_micro_batch", "backend"):
+        assert given[name] == getattr(cfg, name)
+    given["log"]({"step": 1})
+    assert read_rows(tmp_path / "rows.jsonl") == [{"step": 1}]
+
+
+class Stopped(Exception):
+    """What `main` has prepared is all that is asked."""
+
+
+@pytest.mark.parametrize("train_vision", [False, True])
+def test_the_tower_learns_only_where_it_is_asked_to(monkeypatch, tmp_path: Path,
+                                                    train_vision: bool) -> None:
+    def train(cfg: SFTConfig, vlm, critiques, history: Path) -> None:
+        learns = {n for n, p in vlm.named_parameters() if p.requires_grad}
+        assert any(".visual." in name for name in learns) == train_vision
+        assert critiques == [(tmp_path / "1.png", "<think>soft light</think><answer>0.60</answer>")]
+        raise Stopped
+
+    monkeypatch.setattr(train_sft, "train", train)
+    pictures(1)[0].save(tmp_path / "1.png")
+    tiny_vlm().save(tmp_path / "model")
+    row = {"image": str(tmp_path / "1.png"), "score": 0.6, "dataset": "a", "kept": True,
+           "critique": "soft light"}
+    (tmp_path / "cot.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"kept": False})
+                                        + "\n")
+    with pytest.raises(Stopped):
+        train_sft.main(SFTConfig(run=str(tmp_path / "run"), model=str(tmp_path / "model"),
+                                 cot=str(tmp_path / "cot.jsonl"), train_vision=train_vision,
+                                 device="cpu"))
 
 
 def test_what_the_template_has_opened_is_not_written_twice() -> None:
