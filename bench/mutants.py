@@ -71,6 +71,11 @@ TABLE = {
           "torch.where(valid, torch.exp(-0.5 * (error / sigma) ** 2), 0)",
           "torch.exp(-0.5 * (error / sigma) ** 2)", "reward"),
         M("the format has no weight", "w_format * form", "form", "reward"),
+        M("the Thurstone variance is blurred", "GAMMA = 1e-6", "GAMMA = 1e-2", "reward"),
+        M("an image without raters' spread has none", "torch.where(variance.isnan(), hard, soft)",
+          "soft", "reward"),
+        M("divided by images that are no partners", "count = partner.sum(1).clamp(min=1)[:, None]",
+          "count = len(scores) - 1", "reward"),
     ],
     "nanoaes/rapo.py": [
         M("the baseline is the step's", "reward - reward.mean(1, keepdim=True)",
@@ -100,6 +105,10 @@ TABLE = {
           "(lengths * counted.numel())", "rapo"),
         M("the loss has no weights", '"loss": (tokens.weight * loss).sum()',
           '"loss": loss.mean()', "loop"),
+        M("the spread is biased", "reward.std(1, keepdim=True)",
+          "reward.std(1, keepdim=True, correction=0)", "rapo"),
+        M("a small spread is none", "FLAT = 1e-6", "FLAT = 0.3", "rapo"),
+        M("the spread is blurred", "keepdim=True) + 1e-4)", "keepdim=True) + 1e-2)", "rapo"),
     ],
     "nanoaes/logprob.py": [
         M("the entropy's sign", "m, s.log(), s.log() - t / s", "m, s.log(), s.log() + t / s",
@@ -119,6 +128,11 @@ TABLE = {
           "return x.dtype", "logprob"),
         M("sampled at temperature 1", "_logits(hidden, weight, 1.0 / temperature, forbidden)",
           "_logits(hidden, weight, 1.0, forbidden)", "rollout"),
+        M("half of the entropy's gradient", "g_logp + g_entropy * entropy, g_entropy",
+          "g_logp, g_entropy", "logprob"),
+        M("digits are lost", "(chosen - top) - log_sum", "chosen - (top + log_sum)", "logprob"),
+        M("the last rows' gradient of the head", "once = len(row_chunks) == 1", "once = True",
+          "logprob"),
     ],
     "nanoaes/attention.py": [
         M("padding predicts an answer's first token", "prompt_mask.sum(1, keepdim=True) - 1",
@@ -136,6 +150,11 @@ TABLE = {
           "self.mask[: len(images)]", "attention"),
         M("the keys stay when rows leave", "x = x.gather(2, index)",
           "x = x[:, :, : rows.shape[1]]", "attention"),
+        M("bf16 scores while sampling",
+          "if query.dtype not in (torch.bfloat16, torch.float16):", "if query.dtype is not None:",
+          "attention"),
+        M("the prompt is stored at the front", "store[self.images, :, :length] = x",
+          "store[: len(x), :, :length] = x", "rollout"),
     ],
     "nanoaes/rollout.py": [
         M("masks go on behind the stop",
@@ -161,6 +180,9 @@ TABLE = {
           "(self.mask.sum(2) - 1)", "rollout"),
         M("prompts in the order of their lengths", "[torch.cat(order).argsort()]", "", "rollout"),
         M("what the template opened is lost", "[vlm.opened + text for", "[text for", "rollout"),
+        M("finished rows run on", "return not live", "return False", "rollout"),
+        M("the first rows' numbers in every slice", "draw(p, uniform[at])",
+          "draw(p, uniform[: len(p)])", "rollout"),
     ],
     "nanoaes/sampling.py": [
         M("an fp32 cumulated sum", "weight = weight.double()", "weight = weight.float()",
@@ -235,6 +257,10 @@ TABLE = {
         M("all sets are in-domain", 'if domains[s] == "in"]', "if domains[s]]", "metrics"),
         M("tau-c", 'variant="b"', 'variant="c"', "metrics"),
         M("an interval without its estimate", "float(min(lo, estimate))", "float(lo)", "metrics"),
+        M("SRCC with PLCC's interval", "_interval(_spearman, _levels(x), _levels(y), ",
+          "_interval(_pearson, x, y, ", "metrics"),
+        M("the bootstrap has one seed", "rng=np.random.default_rng(seed)",
+          "rng=np.random.default_rng(0)", "metrics"),
     ],
     "nanoaes/optimize.py": [
         M("gradients are never zeroed", "    optimizer.zero_grad()\n", "", "loop"),
@@ -275,6 +301,14 @@ TABLE = {
         M("the last batch is lost", "        batch.append(image)\n    yield batch\n",
           "        batch.append(image)\n", "eval"),
         M("a batch beyond the budget", "> CACHED * tokens:", "> CACHED * tokens * 100:", "eval"),
+        M("the cold start is not saved", "        with publish(self.path) as folder:\n"
+          "            policy.save(folder)\n        append_row", "        append_row", "best"),
+        M("no row of the cold start",
+          '        append_row(self.history, {"step": 0, **row})\n', "", "best"),
+        M("in-domain and out-of-domain swapped", '(("in", test_in), ("ood", test_ood))',
+          '(("in", test_ood), ("ood", test_in))', "eval"),
+        M("every stage is the first one", "vlm = VLM.load(path, ",
+          "vlm = VLM.load(list(stages.values())[0], ", "eval"),
     ],
     "train_sft.py": [
         M("the cold start's epochs are alike",
@@ -362,6 +396,15 @@ TABLE = {
         M("--soft_truth is ignored", "spread if cfg.soft_truth else None", "None", "train:judge"),
         M("weights of rewards swapped", "w_relative=cfg.w_relative, w_absolute=cfg.w_absolute",
           "w_relative=cfg.w_absolute, w_absolute=cfg.w_relative", "train:judge"),
+        M("the entropy is the last micro-batch's", "sums[name] = join(sums[name], x) if name in "
+          "sums else x", "sums[name] = x", "loop"),
+        M("the entropy is a mean over tokens", "(known[i].weight * entropy).sum()",
+          "entropy.mean()", "loop"),
+        M("the updates' numbers are added up", "    for _ in range(cfg.updates):\n"
+          "        sums: dict[str, Tensor] = {}\n", "    sums: dict[str, Tensor] = {}\n"
+          "    for _ in range(cfg.updates):\n", "loop"),
+        M("the gap of the last micro-batch", "add(gap, rollout_gap(old, ",
+          "gap.clear() or add(gap, rollout_gap(old, ", "loop"),
     ],
 }
 MUTANTS = [Mutant(m.what, m.old, m.new, m.tests, m.equivalent, file)

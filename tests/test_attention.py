@@ -6,7 +6,7 @@ from kin import KIN, exact_rotary, tiny_kin
 from tiny import pictures, ragged
 from torch import Tensor
 
-from nanoaes.attention import PackedRows, SharedKV
+from nanoaes.attention import PackedRows, SharedKV, _scores
 from nanoaes.logprob import token_logprob
 from nanoaes.rollout import rollout
 from nanoaes.sampling import uniforms
@@ -184,6 +184,15 @@ def test_rows_that_leave_change_no_other(monkeypatch, kin: str) -> None:
     logp, _ = token_logprob(vlm(prompts, rolls.ids, rolls.mask), vlm.head, rolls.ids[rolls.mask],
                             1.2, vlm.forbidden)
     torch.testing.assert_close(rolls.logp[rolls.mask], logp, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_scores_are_never_rounded_to_16_bits(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(2, 3, n, 16, generator=generator).to(dtype) for n in (4, 5))
+    got, exact = _scores(query, key), query.double() @ key.double().mT
+    assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_the_prompt_is_stored_once_and_keys_are_never_repeated() -> None:

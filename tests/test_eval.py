@@ -1,12 +1,14 @@
 """Answers on a test set: in order, each picture's own, however many run at once."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 from tiny import pictures, tiny_vlm
 
 import eval as eval_script
+from nanoaes.config import RAPOConfig
 from nanoaes.data import Example, load_image
 from nanoaes.metrics import domain_means, evaluate
 from nanoaes.rollout import CACHED, rollout
@@ -86,3 +88,30 @@ def test_greedy_answers_do_not_depend_on_the_seed(vlm: VLM, album: list[Example]
                                            temperature=temperature)
         texts[seed, temperature] = [i["text"] for i in result["sets"]["a"]["items"]]
     assert texts[0, 0.0] == texts[1, 0.0] and texts[0, 1.0] != texts[1, 1.0]
+
+
+def test_sets_are_of_the_domain_in_whose_list_they_stand(album: list[Example]) -> None:
+    folder = album[0].image.parent
+    for name, rows in (("near", "0.png,0.1\n1.png,0.2\n"), ("far", "2.png,0.3\n")):
+        (folder / f"{name}.csv").write_text("image,score\n" + rows)
+    sets = eval_script.read_sets(f"csv:{folder / 'near.csv'}@0-1", f"csv:{folder / 'far.csv'}@0-1",
+                                 "refuse")
+    assert {name: (domain, len(part)) for name, (domain, part) in sets.items()} == {
+        "near": ("in", 2), "far": ("ood", 1)}
+
+
+def test_every_stage_gives_its_own_answers(album: list[Example], tmp_path: Path) -> None:
+    """Greedily; what the table shows is what lies in the files."""
+    sets, stages, want = {"a": ("in", album[:3])}, {}, {}
+    for name, seed in (("cold start", 0), ("RAPO", 1)):
+        model = tiny_vlm(seed)
+        model.asking = dataclasses.replace(model.asking, max_new_tokens=ROOM)
+        stages[name] = tmp_path / str(seed)
+        model.save(stages[name])
+        want[name] = eval_script.evaluate_sets(model, sets, label="test")["sets"]
+    got = eval_script.compare(stages, sets, RAPOConfig(device="cpu"), tmp_path)
+    assert {name: result["sets"] for name, result in got.items()} == want
+    assert want["cold start"] != want["RAPO"]
+    for name, file in (("cold start", "eval_cold_start.json"), ("RAPO", "eval_RAPO.json")):
+        assert json.loads((tmp_path / file).read_text()) == got[name]
+        assert got[name]["checkpoint"] == str(stages[name])

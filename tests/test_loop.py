@@ -56,16 +56,17 @@ def album(tmp_path_factory) -> list[Example]:
 
 
 def token_logps(vlm: VLM, prompts: Prompts, rolls: Rollouts, at: tuple[int, int],
-                temperature: float) -> Tensor:
-    """One answer through transformers' own forward."""
+                temperature: float) -> tuple[Tensor, Tensor]:
+    """One answer through transformers' own forward; its entropies, too."""
     one = prompts.select(torch.tensor(at[:1]))
     answer = rolls.ids[at][rolls.mask[at]]
     row = torch.cat([one.ids[0], answer])[None]
     out = vlm.hf(input_ids=row, attention_mask=torch.ones_like(row), pixel_values=one.pixels,
                  image_grid_thw=one.grid, mm_token_type_ids=(row == vlm.image_id).int())
     logits = out.logits[0, one.ids.shape[1] - 1 : -1] / temperature
-    logits = logits.masked_fill(vlm.forbidden, -torch.inf)
-    return logits.log_softmax(-1).gather(1, answer[:, None])[:, 0]
+    every = logits.masked_fill(vlm.forbidden, -torch.inf).log_softmax(-1)
+    entropy = torch.special.entr(every.detach().exp()).sum(-1)
+    return every.gather(1, answer[:, None])[:, 0], entropy
 
 
 def plain_update(cfg: RAPOConfig, policy: VLM, reference: VLM | None,
@@ -82,13 +83,15 @@ def plain_update(cfg: RAPOConfig, policy: VLM, reference: VLM | None,
     ref: dict[tuple[int, int], Tensor] = {}
     for _ in range(cfg.updates):
         optimizer.zero_grad()
-        row = dict.fromkeys(("loss", "kl", "clip_low", "clip_high", "low", "high"), 0.0)
+        row: dict[str, float] = {}
         for at in counted:
-            logp, a = token_logps(policy, prompts, rolls, at, cfg.temperature), advantage[at]
+            logp, entropy = token_logps(policy, prompts, rolls, at, cfg.temperature)
+            a = advantage[at]
             if at not in old:
                 old[at] = ref[at] = logp.detach()
                 if reference is not None:
-                    ref[at] = token_logps(reference, prompts, rolls, at, cfg.temperature).detach()
+                    ref[at], _ = token_logps(reference, prompts, rolls, at, cfg.temperature)
+                    ref[at] = ref[at].detach()
             ratio = (logp - old[at]).exp()
             clipped = ratio.clamp(1 - cfg.eps_low, 1 + cfg.eps_high)
             k3 = (ref[at] - logp).exp() - (ref[at] - logp) - 1
@@ -97,10 +100,11 @@ def plain_update(cfg: RAPOConfig, policy: VLM, reference: VLM | None,
             low = (ratio < 1 - cfg.eps_low) & (a < 0)
             high = (ratio > 1 + cfg.eps_high) & (a > 0)
             more = {"loss": loss, "kl": k3.mean() / len(counted),
+                    "entropy": entropy.mean() / len(counted),
                     "clip_low": low.float().mean() / len(counted),
                     "clip_high": high.float().mean() / len(counted),
                     "low": low.sum(), "high": high.sum()}
-            row = {name: value + more[name].item() for name, value in row.items()}
+            row = {name: row.get(name, 0.0) + value.item() for name, value in more.items()}
         trained = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         row["grad_norm"] = math.sqrt(sum(p.grad.double().square().sum() for p in trained))
         for p in trained:

@@ -7,6 +7,7 @@ import torch
 from scipy.stats import chisquare
 from tiny import pictures, tiny_prompts, tiny_vlm
 
+from nanoaes import rollout as rollout_module
 from nanoaes.errors import NotFinite
 from nanoaes.inputs import Prompts
 from nanoaes.logprob import token_logprob
@@ -133,6 +134,14 @@ def test_answers_belong_to_the_picture() -> None:
     assert_same_answers(answers(order, k=2), part(order, k=2))
     for tokens in (1, 9, 60, 10**6):
         assert_same_answers(answers(order, tokens=tokens), part(order))
+
+
+def test_logits_in_parts_give_the_same_answers(monkeypatch) -> None:
+    vlm = restless()
+    prompts = tiny_prompts(vlm, 3)
+    whole = sampled(vlm, prompts, 4, 8)
+    monkeypatch.setattr(rollout_module, "LOGITS", 5 * len(vlm.head))  # 12 rows: 5, 5 and 2
+    assert_same_answers(sampled(vlm, prompts, 4, 8), whole)
 
 
 @pytest.mark.parametrize("uniform", [None, torch.zeros(2, 3, 5), torch.zeros(2, 3)])
