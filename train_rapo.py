@@ -80,8 +80,8 @@ def train(cfg: RAPOConfig, policy: VLM, reference: VLM | None, examples: list[Ex
         advantage, flat = advantages(judged.rewards.total, cfg.advantage)
         # 5. Clipped update with KL to the reference.
         lr = learning_rate(cfg, step, steps)
-        numbers = update(cfg, policy, reference, optimizer, prompts, rolls,
-                         advantage.float().to(policy.device), lr=lr, step=step)
+        numbers = update(cfg, policy, reference, optimizer, prompts=prompts, rolls=rolls,
+                         advantage=advantage.float().to(policy.device), lr=lr, step=step)
         row = {"step": step + 1, "epoch": (step + 1) * cfg.images / sampler.epoch_size,
                **describe(judged, rolls, flat), **numbers, "lr": lr}
         # 6. Now and then: how does it score pictures that it was never trained on?
@@ -111,8 +111,8 @@ def judge(cfg: RAPOConfig, texts: list[str], batch: list[Example]) -> Judged:
         w_format=cfg.w_format, sigma=cfg.sigma, ties=cfg.ties), truth)
 
 
-def update(cfg: RAPOConfig, policy: VLM, reference: VLM | None, optimizer: torch.optim.Optimizer,
-           prompts: Prompts, rolls: Rollouts, advantage: Tensor, *, lr: float, step: int
+def update(cfg: RAPOConfig, policy: VLM, reference: VLM | None, optimizer: torch.optim.Optimizer, *,
+           prompts: Prompts, rolls: Rollouts, advantage: Tensor, lr: float, step: int
            ) -> dict[str, float]:
     """mu gradient steps on one batch of rollouts.
 

@@ -65,8 +65,9 @@ class RapoStep:
                         uniform=uniforms(0, 0, range(n), k, self.room))
         self.tokens = int(rolls.mask.sum())
         advantage = torch.randn(n, k, device=self.policy.device)
-        train_rapo.update(self.cfg, self.policy, self.reference, self.optimizer, prompts, rolls,
-                          advantage, lr=self.optimizer.param_groups[0]["lr"], step=0)
+        train_rapo.update(self.cfg, self.policy, self.reference, self.optimizer,
+                          prompts=prompts, rolls=rolls, advantage=advantage,
+                          lr=self.optimizer.param_groups[0]["lr"], step=0)
 
 
 class CountOnly(TorchDispatchMode):

@@ -133,7 +133,7 @@ def test_later_updates_are_the_papers_formula(eps_low: float, eps_high: float) -
     rolls.logp = torch.where(rolls.mask, rolls.logp - gap, 0)
     advantage = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
     numbers = train_rapo.update(cfg, policy, reference, torch.optim.SGD(policy.parameters(), 9.0),
-                                prompts, rolls, advantage, lr=0.1, step=0)
+                                prompts=prompts, rolls=rolls, advantage=advantage, lr=0.1, step=0)
     want = plain_update(cfg, plain, reference, torch.optim.SGD(plain.parameters(), 0.1), prompts,
                         rolls, advantage)
     assert min(want.pop("low"), want.pop("high")) >= 2, "a clip never acts"

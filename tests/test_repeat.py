@@ -59,8 +59,8 @@ def rapo_run() -> Iterator[str]:
                         uniform=uniforms(0, step, range(n), k, t))
         assert rolls.mask.sum((1, 2)).min() * policy.head.shape[1] > ALONE  # else nothing is tested
         reward = torch.rand(n, k, generator=torch.Generator().manual_seed(step))
-        train_rapo.update(cfg, policy, reference, optimizer, prompts, rolls, advantages(reward)[0],
-                          lr=1e-3, step=step)
+        train_rapo.update(cfg, policy, reference, optimizer, prompts=prompts, rolls=rolls,
+                          advantage=advantages(reward)[0], lr=1e-3, step=step)
         yield fingerprint(policy)
 
 

@@ -39,8 +39,8 @@ def one_update(**options) -> tuple[dict[str, float], torch.Tensor]:
                     uniform=uniforms(0, 0, range(4), cfg.k, cfg.max_new_tokens))
     reward = torch.rand(4, 3, generator=torch.Generator().manual_seed(2))
     optimizer = torch.optim.SGD(policy.parameters(), lr=1e-2)
-    numbers = train_rapo.update(cfg, policy, reference, optimizer, prompts, rolls,
-                                advantages(reward)[0], lr=1e-2, step=0)
+    numbers = train_rapo.update(cfg, policy, reference, optimizer, prompts=prompts, rolls=rolls,
+                                advantage=advantages(reward)[0], lr=1e-2, step=0)
     return numbers, torch.cat([p.detach().flatten() for p in policy.parameters()])
 
 
@@ -95,7 +95,7 @@ def test_the_update_is_the_papers_formula(temperature: float, beta: float) -> No
     advantage = torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
     before = [p.detach().clone() for p in policy.parameters()]
     numbers = train_rapo.update(cfg, policy, reference, torch.optim.SGD(policy.parameters(), 1.0),
-                                prompts, rolls, advantage, lr=1.0, step=0)
+                                prompts=prompts, rolls=rolls, advantage=advantage, lr=1.0, step=0)
     step = [a - p.detach() for a, p in zip(before, policy.parameters(), strict=True)]
     again = tiny_vlm(0)
     plain = plain_update(cfg, again, reference, prompts, rolls, advantage)
@@ -114,7 +114,7 @@ def test_the_better_answer_becomes_likelier_and_the_worse_one_less() -> None:
                     uniform=uniforms(0, 0, range(len(prompts.ids)), 2, 8))
     advantage, _ = advantages(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     train_rapo.update(cfg, policy, tiny_vlm(1), torch.optim.SGD(policy.parameters(), 1e-2),
-                      prompts, rolls, advantage, lr=1e-2, step=0)
+                      prompts=prompts, rolls=rolls, advantage=advantage, lr=1e-2, step=0)
     after = torch.zeros_like(rolls.logp)
     after[rolls.mask] = train_rapo.logprobs(cfg, policy, prompts, rolls, slice(None))[0].detach()
     change = (after - rolls.logp).sum(2)
@@ -129,8 +129,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
     before = [p.clone() for p in policy.parameters()]
     with pytest.raises(NotFinite, match="^step 3: loss, grad_norm .the first such gradient: "):
         train_rapo.update(RAPOConfig(k=2), policy, tiny_vlm(1),
-                          torch.optim.SGD(policy.parameters(), 1.0), prompts, rolls,
-                          torch.full((2, 2), torch.nan), lr=1.0, step=2)
+                          torch.optim.SGD(policy.parameters(), 1.0), prompts=prompts, rolls=rolls,
+                          advantage=torch.full((2, 2), torch.nan), lr=1.0, step=2)
     assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
 
 
@@ -153,8 +153,8 @@ def three_updates(backend: str) -> list[torch.Tensor]:
                         uniform=uniforms(0, step, range(2), cfg.k, cfg.max_new_tokens))
         generator = torch.Generator(device).manual_seed(step)
         reward = torch.rand(2, 2, generator=generator, device=device)
-        train_rapo.update(cfg, policy, reference, optimizer, prompts, rolls, advantages(reward)[0],
-                          lr=1e-4, step=step)
+        train_rapo.update(cfg, policy, reference, optimizer, prompts=prompts, rolls=rolls,
+                          advantage=advantages(reward)[0], lr=1e-4, step=step)
         after.append(torch.cat([p.detach().flatten() for p in policy.parameters()]))
     return after
 
