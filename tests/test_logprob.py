@@ -247,3 +247,11 @@ print(peak() - before)
                              capture_output=True, check=True)
         grown[tokens] = float(out.stdout)
     assert grown[1200] < 400 and abs(grown[1200] - grown[300]) < 80, grown
+
+
+def test_large_logits_cost_no_digits():
+    """Around 4,096 fp32 numbers are 5e-4 apart: logit - (top + log sum) would be as far off."""
+    weight = torch.tensor([[4096.0], [4095.0], [4094.5]])
+    logp, _ = token_logprob(torch.ones(3, 1), weight, torch.arange(3))
+    want = weight.double()[:, 0].log_softmax(0)
+    torch.testing.assert_close(logp.double(), want, rtol=0, atol=1e-6)
