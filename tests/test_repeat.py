@@ -92,7 +92,7 @@ def run(hash_seed: str) -> list[str]:
         [sys.executable, str(HERE)], text=True, capture_output=True, timeout=120,
         env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": hash_seed,
              "OMP_NUM_THREADS": str(THREADS)})
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, (done.returncode, done.stderr)
     return done.stdout.split()
 
 
