@@ -39,17 +39,18 @@ Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
 
 def main(cfg: EvalConfig) -> dict:
     """Evaluate, write the result, print the table."""
-    vlm = VLM.load(cfg.model, **cfg.loading())
+    model = Path(cfg.model) if cfg.model else Path(cfg.run) / "rapo"
+    vlm = VLM.load(model, **cfg.loading())
     test_in, test_ood = cfg.test_in, cfg.test_ood
     if not (test_in or test_ood):
         _, test_in, test_ood = toy.sets(Path(cfg.run) / "world", None)
     sets = read_sets(test_in, test_ood, cfg.bad_images)
-    result = {"checkpoint": cfg.model, **evaluate_sets(
-        vlm, sets, label=f"evaluating {cfg.model}", temperature=cfg.temperature, seed=cfg.seed,
+    result = {"checkpoint": str(model), **evaluate_sets(
+        vlm, sets, label=f"evaluating {model}", temperature=cfg.temperature, seed=cfg.seed,
         tokens=cfg.tokens_per_micro_batch)}
-    out = Path(cfg.out) if cfg.out else Path(cfg.model) / "eval.json"
+    out = Path(cfg.out) if cfg.out else model / "eval.json"
     write_json(out, result)
-    print(format_table({Path(cfg.model).name: result}))
+    print(format_table({model.name: result}))
     for name, part in result["sets"].items():
         m = part["metrics"]
         print(f"{name}: n {m['n']}, unreadable {m['parse_fail']}, cut {m['cut']}, "
@@ -136,6 +137,7 @@ class Best:
     cfg: RAPOConfig
     graphs: Graphs | None
     score: float = -math.inf
+    step: int = 0  # that the best was seen at; 0 is the cold start
     seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
@@ -145,24 +147,25 @@ class Best:
         Raises:
             OSError: the disk fails. The run ends before anything is lost.
         """
-        row, self.score = self._look(policy)
+        row, self.score = self._look(policy, 0)
         with publish(self.path) as folder:
             policy.save(folder)
         append_row(self.history, {"step": 0, **row})
 
     def consider(self, policy: VLM, step: int) -> dict[str, float]:
         """Evaluate; keep the policy if it is the best so far. Returns numbers for the row."""
-        row, score = self._look(policy)
+        row, score = self._look(policy, step)
         if score >= self.score:
             with keep_going(f"the checkpoint of step {step}", say) as saving, \
                     publish(self.path) as folder:
                 policy.save(folder)
-            self.score = score if saving.done else self.score
+            if saving.done:
+                self.score, self.step = score, step
         return row | {"eval_share": self.share()}
 
-    def _look(self, policy: VLM) -> tuple[dict[str, float], float]:
+    def _look(self, policy: VLM, step: int) -> tuple[dict[str, float], float]:
         begun = time.perf_counter()
-        mean = evaluate_sets(policy, self.held, label="held out", seed=self.cfg.seed,
+        mean = evaluate_sets(policy, self.held, label=f"held out, step {step}", seed=self.cfg.seed,
                              tokens=self.cfg.tokens_per_micro_batch, graphs=self.graphs,
                              keep_bar=False)["mean"]["in"]
         score = mean["strict_plcc"] + mean["strict_srcc"]
@@ -183,6 +186,7 @@ def compare(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: Path) ->
             vlm, tests, label=f"test: {name}", seed=cfg.seed, tokens=cfg.tokens_per_micro_batch)}
         with keep_going(f"the evaluation of {name}", say):
             write_json(run / f"eval_{name.replace(' ', '_')}.json", evals[name])
+        del vlm  # or two are held while the next one is read
     return evals
 
 

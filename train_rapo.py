@@ -90,7 +90,8 @@ def train(cfg: RAPOConfig, policy: VLM, reference: VLM | None, examples: list[Ex
         with keep_going(f"the row of step {step + 1}", say):
             append_row(best.history, row)
         said = warn_of_collapse(row, said)
-        bar.set_postfix({k: f"{row[k]:.3f}" for k in ("reward", "reward_rel", "reward_abs", "kl")})
+        bar.set_postfix({k: f"{row[k]:.3f}" for k in ("reward", "reward_rel", "reward_abs", "kl")
+                         if k in row})
 
 
 def judge(cfg: RAPOConfig, texts: list[str], batch: list[Example]) -> Judged:
@@ -140,6 +141,8 @@ def update(cfg: RAPOConfig, policy: VLM, reference: VLM | None, optimizer: torch
                               beta=cfg.beta,
                               token_loss=fused_token_loss(cfg.backend, logp) or token_loss)
             stats["loss"].backward()
+            if logp_ref is None:
+                del stats["kl"]  # it would be the drift from the old policy
             add(sums, {**stats, "entropy": (known[i].weight * entropy).sum()})
         numbers = take_step(optimizer, trained, lr=lr, max_norm=cfg.max_grad_norm,
                             sums={**sums, **gap}, where=f"step {step + 1}")
@@ -243,17 +246,19 @@ def main(cfg: RAPOConfig) -> None:
         best = Best(run / "rapo", run / "metrics.jsonl", held, cfg,
                     Graphs() if policy.device.type == "cuda" else None)
         train(cfg, policy, reference, examples, best)
-        say(f"held-out checks took {best.share():.0%} of the time; the best is in {best.path}")
+        say(f"held-out checks took {best.share():.0%} of the time; the best, of step {best.step}, "
+            f"is in {best.path}")
         del policy, reference  # their memory is needed for the stages
         best.graphs = None
-        report(cfg, {**stages, "RAPO": best.path}, tests, run)
+        report(cfg, {**stages, "RAPO": best.path}, tests, run, best.step)
 
 
-def report(cfg: RAPOConfig, stages: dict[str, Path], tests: Sets, run: Path) -> None:
+def report(cfg: RAPOConfig, stages: dict[str, Path], tests: Sets, run: Path, step: int) -> None:
     """Every stage on the test sets: `eval_*.json`, report, then the table."""
     evals = compare(stages, tests, cfg, run)
     remarks = [] if cfg.train else [f"{name}: {toy.remark(result, run / 'world')}"
                                     for name, result in evals.items()]
+    remarks.append(f"RAPO: the checkpoint of step {step}, the best on held-out pictures")
     with keep_going("the report", say):
         page = write_report(run / "report.html", "Aes-R1" if cfg.train else "Aes-R1 in miniature",
                             read_rows(run / "metrics.jsonl"), evals, vars(cfg), remarks)

@@ -18,7 +18,7 @@ from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit, run_scrip
 from nanoaes.data import DataError, Example, check_images, load_image
 from nanoaes.progress import say
 from nanoaes.prompt import answer_text
-from nanoaes.runs import claim, need_room, refuse_foreign, refuse_overwrite
+from nanoaes.runs import claim, keep_going, need_room, refuse_foreign, refuse_overwrite
 from nanoaes.sft import Lesson, cosine, fit
 from nanoaes.toy.school import build_backbone
 from nanoaes.vlm import VLM
@@ -30,8 +30,8 @@ def main(cfg: SFTConfig) -> Path:
     out = Path(cfg.out) if cfg.out else run / "sft"
     if cfg.model:
         refuse_overwrite(Path(cfg.model), out, "--out")
-    refuse_foreign(out, "--out")
-    with claim(run, "train_sft.py"):
+    refuse_foreign(out, "--out", "nanoaes.json")
+    with claim(run, "train_sft.py"), claim(out.parent, "train_sft.py"):
         recover(run / "backbone")
         recover(out)
         critiques = read_critiques(critique_file(cfg, run), cfg.bad_images)
@@ -40,19 +40,23 @@ def main(cfg: SFTConfig) -> Path:
             freeze_vision(vlm)
         need_room(out, 2 * sum(p.numel() * p.element_size() for p in vlm.parameters()),
                   "the cold-started model")
-        set_aside(run, ["sft_metrics.jsonl", *([out.name] if out.parent == run else [])])
+        aside = {run.resolve(): ["sft_metrics.jsonl"]}
+        aside.setdefault(out.parent.resolve(), []).append(out.name)
+        for folder, names in aside.items():
+            set_aside(folder, names)
         write_json(run / "train_sft.json", asdict(cfg))
         history = run / "sft_metrics.jsonl"
-        train(cfg, vlm, critiques, history)
+        last = train(cfg, vlm, critiques, history)
         with publish(out) as folder:
             vlm.save(folder)
     say(f"cold start: {len(critiques)} critiques x {cfg.epochs} epochs, "
-        f"token entropy {read_rows(history)[-1]['entropy']:.3f} nats -> {out}")
+        f"token entropy {last['entropy']:.3f} nats -> {out}")
     return out
 
 
-def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: Path) -> None:
-    """Every critique once an epoch, in a new order each time."""
+def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: Path
+          ) -> dict[str, float]:
+    """Every critique once an epoch, in a new order each time. Returns the last step's row."""
     rng = np.random.default_rng(cfg.seed)
     order = np.concatenate([rng.permutation(len(critiques)) for _ in range(cfg.epochs)])
     batches = [order[i : i + cfg.batch] for i in range(0, len(order), cfg.batch)]
@@ -61,10 +65,18 @@ def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: 
         chosen = [critiques[i] for i in batches[step]]
         return [Lesson(load_image(p), vlm.asking.prompt, answer) for p, answer in chosen]
 
+    last: dict[str, float] = {}
+
+    def log(row: dict) -> None:
+        last.update(row)
+        with keep_going(f"the row of step {row['step']}", say):
+            append_row(history, row)
+
     fit(vlm, lessons_at, steps=len(batches), lr_at=cosine(cfg.lr, len(batches)),
         label="cold start (SFT)", tokens_per_micro_batch=cfg.tokens_per_micro_batch,
         max_grad_norm=cfg.max_grad_norm, weight_decay=cfg.weight_decay, backend=cfg.backend,
-        log=lambda row: append_row(history, row))
+        log=log)
+    return last
 
 
 def freeze_vision(vlm: VLM) -> None:

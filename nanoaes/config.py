@@ -82,8 +82,6 @@ class LearnConfig(TrainConfig, ModelConfig):
     """What both trainings have."""
 
     backend: str = opt("auto", "for log-probs; auto: triton on CUDA", ("auto", "torch", "triton"))
-    weight_decay: float = opt(0.0, "AdamW's weight decay", low=0)
-    max_grad_norm: float = opt(1.0, "gradient clipping", above=0)
 
 
 @dataclass
@@ -110,6 +108,8 @@ class SFTConfig(LearnConfig):
     epochs: int = opt(2, "passes over the critiques (the paper: 1, over 3,000 and more)", low=1)
     batch: int = opt(32, "critiques per update", low=1)
     lr: float = opt(1e-3, "peak learning rate; cosine to 0", above=0)
+    weight_decay: float = opt(0.0, "AdamW's weight decay", low=0)
+    max_grad_norm: float = opt(1.0, "gradient clipping", above=0)
     train_vision: bool = opt(False, "also train the vision tower and its projector")
 
 
@@ -145,6 +145,8 @@ class RAPOConfig(LearnConfig):
                             "reference model", low=0)
     lr: float = opt(3e-4, "peak learning rate; linear to 0", above=0)
     warmup: int = opt(5, "steps of linear warm-up", low=0)
+    weight_decay: float = opt(0.0, "AdamW's weight decay", low=0)
+    max_grad_norm: float = opt(1.0, "gradient clipping", above=0)
     train_vision: bool = opt(True, "train the vision tower too")
     eval_every: int = opt(20, "steps between evaluations on the held-out pictures", low=1)
 
@@ -153,7 +155,7 @@ class RAPOConfig(LearnConfig):
 class EvalConfig(ModelConfig):
     """Score test sets with a checkpoint: PLCC, SRCC, KRCC, RMSE, MAE, unreadable answers."""
 
-    model: str = opt("runs/toy/rapo", "Hugging Face folder")
+    model: str = opt("", "Hugging Face folder; empty: RUN/rapo")
     test_in: str = opt("", f"in-domain test sets {SETS}; empty: the toy's")
     test_ood: str = opt("", "out-of-domain test sets; empty: the toy's two")
     out: str = opt("", "result as JSON; empty: MODEL/eval.json")
@@ -207,7 +209,12 @@ def parse(cls: type[C], argv: list[str] | None = None) -> C:
     if rest:
         raise OptionError(_unknown(rest[0], [f.name for f in fields]))
     values = vars(given)
-    return cls(**PRESETS[values.pop("preset")].get(cls, {}) | values)
+    preset = PRESETS[values.pop("preset")].get(cls, {})
+    if "steps" in values:
+        if values.get("epochs"):
+            raise OptionError("--steps and --epochs say the same in two ways; give one")
+        values["epochs"] = 0.0  # or a preset's would win
+    return cls(**preset | values)
 
 
 def _underscored(argv: list[str]) -> list[str]:

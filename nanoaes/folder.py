@@ -163,8 +163,10 @@ def default_asking(kind: str) -> Asking:
 def _asking(path: Path, kind: str) -> Asking:
     """From preprocessor_config.json and nanoaes.json, as far as they are there."""
     asking = default_asking(kind)
-    if (path / "preprocessor_config.json").is_file():
-        with _reading(path, "preprocessor_config.json"):
+    files = [f for f in ("processor_config.json", "preprocessor_config.json")
+             if (path / f).is_file()]  # what transformers 5 saves, and what the hub has
+    if files:
+        with _reading(path, files[-1]):
             found = Qwen2VLImageProcessorPil.from_pretrained(path, trust_remote_code=False)
         asking = replace(asking, min_pixels=found.size["shortest_edge"],
                          max_pixels=found.size["longest_edge"], mean=tuple(found.image_mean),

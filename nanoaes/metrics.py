@@ -70,8 +70,9 @@ def evaluate(pred: Sequence[float | None], truth: Sequence[float],
 def strict_scores(pred: Sequence[float | None], truth: Sequence[float]) -> np.ndarray:
     """`pred` (n,) with the worst possible score in the place of each unreadable answer, (n,).
 
-    That is the end of [0, 1] which is farther from the truth: 0 for a truth of 0.5 or more, else 1.
-    Figures of readable answers only would choose a checkpoint with three of them, in order.
+    That is the end of [0, 1] on the wrong side: 0 for a picture that people like more than the mean
+    of its set, else 1. Figures of readable answers only would choose a checkpoint with three of
+    them, in order; so would a border of 0.5 in a set whose truths all lie above it.
 
     Raises:
         ValueError: different lengths.
@@ -79,7 +80,8 @@ def strict_scores(pred: Sequence[float | None], truth: Sequence[float]) -> np.nd
     x, y = _with_nan(pred), np.asarray(truth, dtype=np.float64)
     if x.shape != y.shape or y.ndim != 1:
         raise ValueError(f"{x.shape} predictions do not match {y.shape} truths")
-    return np.where(np.isfinite(x), x, np.where(y >= 0.5, 0.0, 1.0))
+    border = y.mean() if len(y) else 0.0
+    return np.where(np.isfinite(x), x, np.where(y >= border, 0.0, 1.0))
 
 
 def _with_nan(pred: Sequence[float | None]) -> np.ndarray:

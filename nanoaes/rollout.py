@@ -23,7 +23,9 @@ from nanoaes.logprob import sampling_logits
 from nanoaes.sampling import draw
 from nanoaes.vlm import VLM
 
-CACHED = 8  # tokens kept as keys and values for one of a forward: they weigh an eighth and less
+# Tokens kept as keys and values for one of a forward: for its backward a token keeps 75 times as
+# much, a few times with checkpointing. Small groups decode one by one and leave the device idle.
+CACHED = 32
 CHECK = 4  # steps between looks at who has finished; on CUDA each look waits for the GPU
 SPAN, PROMPT = 128, 128  # graphs are recorded for own and prompt lengths in multiples of these
 LOGITS = 2**26  # the largest (rows, vocabulary) tensor, in elements: 256 MB in fp32
@@ -133,8 +135,8 @@ def eval_mode(vlm: VLM, graphs: Graphs | None) -> Iterator[None]:
 def groups(prompts: Prompts, plan: Plan) -> tuple[Tensor, ...]:
     """The pictures that are answered side by side, as far as their cache has room."""
     n, p = prompts.ids.shape
-    size = CACHED * plan.tokens // (p + plan.k * plan.room)
-    return torch.arange(n, device=prompts.ids.device).split(max(1, min(n, size)))
+    size = max(1, CACHED * plan.tokens // (p + plan.k * plan.room))
+    return torch.arange(n, device=prompts.ids.device).tensor_split(-(-n // size))  # of like sizes
 
 
 def unwritten(vlm: VLM, n: int, plan: Plan) -> Rollouts:
@@ -212,7 +214,7 @@ def choose_and_write(vlm: VLM, hidden: Tensor, rows: Rows, t: int, plan: Plan, r
     rolls.ids.view(-1, plan.room)[rows.number, t] = rows.token
     rolls.mask.view(-1, plan.room)[rows.number, t] = rows.live
     rolls.logp.view(-1, plan.room)[rows.number, t] = torch.where(
-        rows.live, logp.view_as(rows.number), 0)
+        rows.live, logp.float().view_as(rows.number), 0)
 
 
 def sample(vlm: VLM, hidden: Tensor, temperature: float, uniform: Tensor | None

@@ -54,6 +54,9 @@ def test_paper_preset_and_options_beside_it() -> None:
     assert (cfg.k, cfg.lr, cfg.beta, cfg.sigma, cfg.epochs) == (8, 1e-6, 0.01, 0.1, 10)
     assert (cfg.eps_low, cfg.eps_high, cfg.max_pixels) == (0.2, 0.28, 262144)
     assert parse(SFTConfig, ["--preset", "paper"]).lr == 1e-5
+    assert parse(RAPOConfig, ["--preset", "paper", "--steps", "3"]).epochs == 0  # 3 steps it is
+    with pytest.raises(OptionError, match="give one"):
+        parse(RAPOConfig, ["--steps", "3", "--epochs", "2"])
 
 
 @pytest.mark.parametrize("cls", [CoTConfig, SFTConfig, RAPOConfig, EvalConfig])
@@ -76,8 +79,9 @@ def test_a_nested_script_gets_what_both_know_and_nothing_else() -> None:
                      max_grad_norm=9.0, lr=7.0, model="m")
     sft = inherit(SFTConfig, cfg, epochs=4)
     assert (sft.run, sft.seed, sft.heldout, sft.device) == ("x", 3, 5, "cpu")
-    assert (sft.prompt, sft.backend, sft.max_grad_norm, sft.epochs) == ("full", "torch", 9.0, 4)
-    assert (sft.lr, sft.model) == (SFTConfig().lr, "")  # names that only happen to be equal
+    assert (sft.prompt, sft.backend, sft.epochs) == ("full", "torch", 4)
+    same = SFTConfig()  # names that only happen to be equal
+    assert (sft.lr, sft.model, sft.max_grad_norm) == (same.lr, same.model, same.max_grad_norm)
     assert inherit(CoTConfig, sft) == CoTConfig(run="x", seed=3, heldout=5)
 
 

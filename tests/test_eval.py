@@ -36,7 +36,7 @@ def album(tmp_path_factory) -> list[Example]:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("tokens", [1, 14, 10_000])  # one picture at once, a few, all
+@pytest.mark.parametrize("tokens", [1, 4, 10_000])  # one picture at once, a few, all
 def test_answers_are_those_of_each_picture_alone(vlm: VLM, album: list[Example], tokens: int,
                                                  temperature: float) -> None:
     """Picture number i of the set has the random numbers of place i."""
@@ -51,7 +51,7 @@ def test_answers_are_those_of_each_picture_alone(vlm: VLM, album: list[Example],
     assert got == want and len({cut for _, cut in want}) == 2
     assert sum(sizes) == len(album)
     assert (max(sizes) == 1, 1 < max(sizes) < 7, sizes == [7]) == (
-        tokens == 1, tokens == 14, tokens == 10_000)
+        tokens == 1, tokens == 4, tokens == 10_000)
     longest = max(vlm.prompt_length(load_image(e.image)) for e in album)
     assert max(sizes) == 1 or max(sizes) * (longest + ROOM) <= CACHED * tokens
 

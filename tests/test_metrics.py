@@ -253,3 +253,12 @@ def test_table_has_the_share_of_cut_answers_where_they_were_counted():
     assert before.endswith(" 0.0 %       –")
     assert cut_share(stages["new"]) == 0.125 and cut_share(stages["old"]) is None
     assert percent(None) == "–" and percent(1) == "100.0 %"
+
+
+@pytest.mark.parametrize("lo, hi", [(0.5, 0.95), (0.0, 0.4), (0.3, 0.9)])
+def test_reading_only_the_best_pictures_looks_like_no_order(lo: float, hi: float):
+    """In a set whose truths lie on one side of 0.5, too."""
+    truth = np.linspace(lo, hi, 64)
+    few = [t if t >= truth[-8] else None for t in truth]
+    strict = evaluate(few, truth)["strict"]
+    assert strict["plcc"] < 0 and strict["srcc"] < 0

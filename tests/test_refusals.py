@@ -107,7 +107,7 @@ def test_the_cold_start_never_replaces_its_source(album: Path, out: str, message
 
 
 def test_the_cold_start_sets_an_earlier_one_aside(album: Path) -> None:
-    (album / "run/sft/config.json").write_text("{}")
+    (album / "run/sft/nanoaes.json").write_text("{}")
     train_sft.main(SFTConfig(run=str(album / "run"), model=str(album / "model"), epochs=1,
                              cot=str(album / "cot.jsonl"), prompt="full", max_pixels=1568))
     assert (album / "run/before-1/sft/weights").read_text() == "earlier"
@@ -141,8 +141,8 @@ def test_weights_that_are_not_finite_are_named(album: Path) -> None:
     with torch.no_grad():
         vlm.hf.model.language_model.layers[1].mlp.up_proj.weight[0, 0] = torch.nan
     vlm.save(album / "model")
-    with pytest.raises(NotFinite, match="^held out: the hidden states of picture 1's prompt are "
-                                        "not finite: the weights are broken"):
+    with pytest.raises(NotFinite, match="^held out, step 0: the hidden states of picture 1's "
+                                        "prompt are not finite: the weights are broken"):
         train_rapo.main(options(album))
     cfg = SFTConfig(run=str(album / "run"), model=str(album / "model"), out=str(album / "new"),
                     cot=str(album / "cot.jsonl"))

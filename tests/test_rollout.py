@@ -166,11 +166,13 @@ def test_a_budget_bounds_prefill_and_rows(monkeypatch) -> None:
     vlm = tiny_vlm()
     prompts = tiny_prompts(vlm, 9)
     longest = prompts.ids.shape[1]
-    prefills, rows = forwards(vlm, monkeypatch, lambda: sampled(
-        vlm, prompts, 8, 3, tokens=3 * longest))
-    assert all(n * p <= 3 * longest for n, p in prefills) and sum(n for n, _ in prefills) == 9
-    assert rows == [min(9 * 8, 3 * longest // 8 * 8)] + [9 * 8 - rows[0]] * (rows[0] < 72)
-    assert len(prefills) > len(rows), "never in parts: the test does not apply"
+    monkeypatch.setattr(rollout_module, "CACHED", 4)
+    tokens, cost = 2 * longest, longest + 8 * 3  # of a forward; of a picture in the cache
+    prefills, rows = forwards(vlm, monkeypatch, lambda: sampled(vlm, prompts, 8, 3, tokens=tokens))
+    assert all(n * p <= tokens for n, p in prefills) and sum(n for n, _ in prefills) == 9
+    assert all(n // 8 * cost <= 4 * tokens for n in rows) and sum(rows) == 9 * 8
+    assert len(prefills) > len(rows) >= 2, "never in parts: the test does not apply"
+    assert max(rows) - min(rows) <= 8, "groups of like sizes decode side by side longest"
 
 
 def test_the_toys_defaults_are_one_prefill_and_one_group(monkeypatch) -> None:

@@ -11,7 +11,9 @@ import unicodedata
 from html import escape
 
 # Letters and marks by category, but drawn as nothing.
-FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
+# Selectors can carry hidden text; those of emoji (FE0E, FE0F) stay.
+FILLERS = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0"
+                     "\U000e0100-\U000e01ef]")
 
 
 def plain(text: str) -> str:
@@ -32,7 +34,7 @@ def inline(text: str) -> str:
 def sign(char: str) -> str:
     """What stands for a character: a blank for a tab, [U+202E]; itself if it shows."""
     # C: control, format, surrogate, private, unassigned. The two separators break a line unseen.
-    unseen = unicodedata.category(char)[0] == "C" or char in "\u2028\u2029" or char in FILLERS
+    unseen = unicodedata.category(char)[0] == "C" or char in "\u2028\u2029" or FILLERS.match(char)
     return " " if char == "\t" else f"[U+{ord(char):04X}]" if unseen else char
 
 
