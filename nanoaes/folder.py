@@ -8,20 +8,19 @@
 
 A model trained on small pictures or with another question answers badly to any other, so all of it
 is kept with the model, read back, and written into every result (`Asking`). A folder that others
-made has no nanoaes.json: it is asked the full prompt. No code of a folder ever runs.
+made has no nanoaes.json: it is asked the full prompt. No code of a folder ever runs, and nothing is
+loaded before `checks.py` has seen the folder. What is written, transformers 4 reads too.
 Left out: processors of video; a source's own decoding (penalties, top-k), which no ratio survives.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -33,20 +32,25 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from nanoaes.errors import UserError
+from nanoaes.checks import (
+    PROCESSORS,
+    CheckpointError,
+    check_config,
+    check_files,
+    check_finite,
+    check_weights,
+    json_object,
+    reading,
+)
+from nanoaes.hub import find_folder
 from nanoaes.prompt import PROMPTS, SCORING_PROMPT
+from nanoaes.template import check_template
 
-PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor",
-              "qwen3_vl": "Qwen3VLProcessor"}  # the kinds of model that this code knows
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, std
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SCORE_RANGE = [0.0, 1.0]  # `prompt.parse_score` reads no other
 
 transformers.logging.disable_progress_bar()  # a bar per file would bury the scripts' own
-
-
-class CheckpointError(UserError):
-    """A model folder that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -83,73 +87,67 @@ class Folder:
     asking: Asking
 
 
-def read_folder(path: Path, dtype: torch.dtype) -> Folder:
-    """Read an ordinary Hugging Face folder.
+def read_folder(model: Path, dtype: torch.dtype) -> Folder:
+    """Read an ordinary Hugging Face folder, or a model of the hub.
 
+    Args:
+        model: a folder; or OWNER/MODEL, which is fetched once (`find_folder`).
     Raises:
-        CheckpointError: no such folder, another kind of model, missing or broken weights, a file
-            that cannot be read, no stop token, another score range.
+        CheckpointError: no such folder or model, another kind of model, files that are missing,
+            damaged or of different models, a chat template that is no good, no stop token, another
+            score range. Whatever can be seen without reading the weights is seen before.
     """
-    if not (path / "config.json").is_file():
-        raise CheckpointError(f"{path}: no config.json; give a Hugging Face model folder, "
-                              "such as train_rapo.py leaves in RUN/rapo")
-    with _reading(path, "config.json"):
+    path = find_folder(model)
+    check_files(path)
+    with reading(path, "config.json"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    if config.model_type not in PROCESSORS:
-        raise CheckpointError(f"{path}: a {config.model_type} model; this code knows "
-                              f"{', '.join(PROCESSORS)}")
-    with _reading(path, "the tokenizer"):
+    check_config(path, config)
+    check_weights(path, config)
+    asking, words = _asking(path, config.model_type), config.text_config.vocab_size
+    with reading(path, "the tokenizer (tokenizer.json, tokenizer_config.json)"):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    if not tokenizer.chat_template:
-        raise CheckpointError(f"{path}: the tokenizer has no chat template; copy the source's "
-                              "chat_template.jinja or tokenizer_config.json")
-    return Folder(_weights(path, config, dtype), tokenizer, _stop_ids(path, tokenizer),
-                  _asking(path, config.model_type))
-
-
-@contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
-    """What transformers raises over a damaged file, as one line."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: {what} cannot be read ({reason}); copy it again") from error
+    if len(tokenizer) > words:
+        raise CheckpointError(f"{path}: tokenizer.json has {len(tokenizer)} tokens, config.json's "
+                              f"vocab_size is {words}; copy both again, of the same model")
+    check_template(path, tokenizer, asking.prompt, config.image_token_id)
+    stop_ids = _stop_ids(path, tokenizer, words)
+    return Folder(_weights(path, config, dtype), tokenizer, stop_ids, asking)
 
 
 def _weights(path: Path, config: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
-    """transformers' model, whole: it fills what a folder lacks with random numbers and a warning.
+    """transformers' model, whole: it fills what it does not find with random numbers.
 
     Raises:
-        CheckpointError: no weights, missing ones, a file that cannot be read.
+        CheckpointError: weights that are missing or not finite, a file that cannot be read.
     """
-    if not list(path.glob("*.safetensors")):
-        raise CheckpointError(f"{path}: no *.safetensors here; the folder has no weights")
-    try:
+    with reading(path, "*.safetensors"):
         hf, found = AutoModelForImageTextToText.from_pretrained(
             path, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True,
             trust_remote_code=False)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: broken weights ({error}); copy them again") from error
-    if found["missing_keys"]:
-        raise CheckpointError(f"{path}: {len(found['missing_keys'])} weights are missing, such as "
-                              f"{min(found['missing_keys'])}; copy them again")
+    if found["missing_keys"]:  # transformers names its modules otherwise than `checks.py` thinks
+        raise CheckpointError(f"{path}: transformers {transformers.__version__} does not find "
+                              f"{min(found['missing_keys'])} in *.safetensors; use a version that "
+                              "requirements.txt names")
+    check_finite(path, hf)
     return hf
 
 
-def _stop_ids(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _stop_ids(path: Path, tokenizer: PreTrainedTokenizerBase, words: int) -> list[int]:
     """The tokenizer's stop token, then the generation config's: a chat ends with either.
 
     A folder whose generation config knows only <|endoftext|> would never stop at <|im_end|>.
     """
     found = [tokenizer.eos_token_id]
     if (path / "generation_config.json").is_file():
-        with _reading(path, "generation_config.json"):
+        with reading(path, "generation_config.json"):
             more = GenerationConfig.from_pretrained(path).eos_token_id
         found += more if isinstance(more, list) else [more]
     stop = [i for i in dict.fromkeys(found) if i is not None]
     if not stop:
         raise CheckpointError(f"{path}: no stop token; add eos_token_id to generation_config.json")
+    if not all(isinstance(i, int) and 0 <= i < words for i in stop):
+        raise CheckpointError(f"{path}: eos_token_id {stop} of generation_config.json is outside "
+                              f"the vocabulary of {words}; mend it")
     return stop
 
 
@@ -166,19 +164,29 @@ def _asking(path: Path, kind: str) -> Asking:
     files = [f for f in ("processor_config.json", "preprocessor_config.json")
              if (path / f).is_file()]  # what transformers 5 saves, and what the hub has
     if files:
-        with _reading(path, files[-1]):
+        with reading(path, files[-1]):
             found = Qwen2VLImageProcessorPil.from_pretrained(path, trust_remote_code=False)
-        asking = replace(asking, min_pixels=found.size["shortest_edge"],
-                         max_pixels=found.size["longest_edge"], mean=tuple(found.image_mean),
-                         std=tuple(found.image_std))
+            asking = replace(asking, min_pixels=int(found.size["shortest_edge"]),
+                             max_pixels=int(found.size["longest_edge"]),
+                             mean=_colours(found.image_mean), std=_colours(found.image_std))
+            if not 0 < asking.min_pixels <= asking.max_pixels or min(asking.std) <= 0:
+                raise ValueError(f"pixels {asking.min_pixels} to {asking.max_pixels}, image_std "
+                                 f"{asking.std}")
     if not (path / "nanoaes.json").is_file():
         return asking
-    with _reading(path, "nanoaes.json"):
-        ours = json.loads((path / "nanoaes.json").read_text(encoding="utf-8"))
+    with reading(path, "nanoaes.json"):
+        ours = json_object(path, "nanoaes.json")
         if ours["score_range"] != SCORE_RANGE:
             raise ValueError(f"scores between {ours['score_range']}; this code knows {SCORE_RANGE}")
         return replace(asking, prompt=str(ours["prompt"]),
                        max_new_tokens=int(ours["max_new_tokens"]))
+
+
+def _colours(given: list[float]) -> tuple[float, ...]:
+    """Of red, green and blue, finite."""
+    if len(given) != 3 or not all(map(math.isfinite, given)):
+        raise ValueError(f"{given} for red, green and blue")
+    return tuple(given)
 
 
 def write_folder(path: Path, folder: Folder, forbidden: list[int]) -> None:
@@ -194,6 +202,7 @@ def write_folder(path: Path, folder: Folder, forbidden: list[int]) -> None:
         suppress_tokens=forbidden)
     hf.save_pretrained(path)
     folder.tokenizer.save_pretrained(path)
+    _for_transformers_4(path)
     vision = hf.config.vision_config
     _write(path / "preprocessor_config.json", {
         "image_processor_type": "Qwen2VLImageProcessor",
@@ -203,6 +212,26 @@ def write_folder(path: Path, folder: Folder, forbidden: list[int]) -> None:
         "image_mean": asking.mean, "image_std": asking.std})
     _write(path / "nanoaes.json", {"prompt": asking.prompt, "score_range": SCORE_RANGE,
                                    "max_new_tokens": asking.max_new_tokens})
+
+
+def _for_transformers_4(path: Path) -> None:
+    """What servers still run reads of rotary positions and special tokens by their older names.
+
+    Without, transformers 4.57 and what builds on it turn the positions at another speed, drop
+    M-RoPE, tie the head or not by a default, and find no tokenizer. transformers 5 reads both.
+    """
+    config = json_object(path, "config.json")
+    text = config["text_config"]
+    text["rope_scaling"] = dict(text["rope_parameters"])
+    text["rope_theta"] = text["rope_scaling"].pop("rope_theta")
+    text["tie_word_embeddings"] = config["tie_word_embeddings"]
+    _write(path / "config.json", config)
+    words = json_object(path, "tokenizer_config.json")
+    if words["tokenizer_class"] == "TokenizersBackend":
+        words["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(words.get("extra_special_tokens"), list):
+        words["additional_special_tokens"] = words.pop("extra_special_tokens")
+    _write(path / "tokenizer_config.json", words)
 
 
 def _write(path: Path, value: dict) -> None:
