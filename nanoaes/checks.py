@@ -37,7 +37,7 @@ class CheckpointError(UserError):
 
 
 @contextmanager
-def reading(path: Path, what: str, remedy: str = "copy it again") -> Iterator[None]:
+def reading(path: Path, what: str) -> Iterator[None]:
     """What others' readers raise over a damaged file, as one line.
 
     Any exception: tokenizers raises `Exception` itself, and what transformers lets through depends
@@ -49,7 +49,8 @@ def reading(path: Path, what: str, remedy: str = "copy it again") -> Iterator[No
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"{path}: {what} cannot be read ({reason}); {remedy}") from error
+        raise CheckpointError(f"{path}: {what} cannot be read ({reason}); copy it again"
+                              ) from error
 
 
 def check_files(path: Path) -> None:
@@ -132,7 +133,7 @@ def check_weights(path: Path, config: PreTrainedConfig) -> None:
     """
     found = _tensors(path)
     with reading(path, "config.json"), torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
+        model = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa")
     wanted = {name: tuple(x.shape) for name, x in model.state_dict().items()}
     if config.tie_word_embeddings:
         wanted.pop("lm_head.weight")

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from kin import KIN, tiny_kin
-from safetensors.torch import load_file, save_file
 from tiny import pictures, ragged, tiny_prompts, tiny_vlm
-from transformers import AutoModelForImageTextToText, GPT2Config
+from transformers import AutoModelForImageTextToText
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from nanoaes.folder import Asking, CheckpointError
@@ -130,54 +129,80 @@ def test_a_template_that_opens_think_counts_for_the_answer(folder: Path) -> None
     assert format_ok(text) and text.count("<think>") == 1
 
 
-def test_folders_that_cannot_be_used_are_refused(folder: Path) -> None:
-    """Each in one line: broken, half or no weights, another kind of model."""
-    weights = folder / "model.safetensors"
-    whole = weights.read_bytes()
-    tensors = {name: x.clone() for name, x in load_file(weights).items()}  # no longer the file's
-    weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match="broken weights"):
-        VLM.load(folder)
-    tensors.pop(max(tensors))
-    save_file(tensors, weights, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="1 weights are missing"):
-        VLM.load(folder)
-    weights.unlink()
-    with pytest.raises(CheckpointError, match="no weights"):
-        VLM.load(folder)
-    GPT2Config().save_pretrained(folder)
-    with pytest.raises(CheckpointError, match="a gpt2 model"):
-        VLM.load(folder)
-    (folder / "config.json").unlink()
-    with pytest.raises(CheckpointError, match="no config.json"):
-        VLM.load(folder)
-
-
-@pytest.mark.parametrize("file, text, message", [
-    ("config.json", "{", "config.json cannot be read"),
-    ("config.json", "[1]", "config.json cannot be read"),
-    ("tokenizer.json", "{", "the tokenizer cannot be read"),
-    ("generation_config.json", "{", "generation_config.json cannot be read"),
-    ("preprocessor_config.json", "[]", "preprocessor_config.json cannot be read"),
-    ("nanoaes.json", "{}", "nanoaes.json cannot be read .'score_range'"),
-    ("nanoaes.json", '{"prompt": "x", "max_new_tokens": 3, "score_range": [1, 5]}',
+@pytest.mark.parametrize("text, message", [
+    ("{}", "nanoaes.json cannot be read .'score_range'"),
+    ('{"prompt": "x", "max_new_tokens": 3, "score_range": [1, 5]}',
      "scores between .1, 5.; this code knows"),
-    ("chat_template.jinja", "", "no chat template"),
 ])
-def test_damaged_files_are_named(folder: Path, file: str, text: str, message: str) -> None:
-    (folder / file).write_text(text)
-    with pytest.raises(CheckpointError, match=message) as error:
+def test_another_contract_is_refused(folder: Path, text: str, message: str) -> None:
+    (folder / "nanoaes.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
         VLM.load(folder)
-    assert "\n" not in str(error.value)
 
 
-def test_no_code_of_a_folder_runs(folder: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("file, values, message", [
+    ("config.json", {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}},
+     "a evil model"),
+    ("config.json", {"auto_map": {"AutoConfig": "evil.Evil",
+                                  "AutoModelForImageTextToText": "evil.Evil"}}, ""),
+    ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}, ""),
+    ("tokenizer_config.json", {"tokenizer_class": "Evil",
+                               "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}, ""),
+    ("preprocessor_config.json", {"auto_map": {"AutoImageProcessor": "evil.Evil"}}, ""),
+])
+def test_no_code_of_a_folder_runs(folder: Path, monkeypatch, file: str, values: dict,
+                                  message: str) -> None:
+    """Where transformers knows the kind, its own class reads the folder; else it is refused."""
     (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nclass Evil: pass\n")
-    edit(folder / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil"})
+    edit(folder / file, **values)
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    with pytest.raises(CheckpointError, match="config.json cannot be read"):
-        VLM.load(folder)
+    if message:
+        with pytest.raises(CheckpointError, match=message):
+            VLM.load(folder)
+    else:
+        VLM.load(folder, device="cpu")
     assert not (folder / "ran").exists()
+
+
+@pytest.mark.parametrize("kin", KIN)
+def test_saved_again_it_is_the_same_folder(tmp_path: Path, kin: str) -> None:
+    """And older readers find rotary positions, head and tokenizer by the names they know."""
+    made, once, twice = (tmp_path / name for name in ("made", "once", "twice"))
+    tiny_kin(kin).save(made)
+    VLM.load(made, device="cpu").save(once)
+    VLM.load(once, device="cpu").save(twice)
+    for file in sorted(once.iterdir()):
+        assert file.read_bytes() == (twice / file.name).read_bytes(), file.name
+    text = json.loads((once / "config.json").read_text())["text_config"]
+    more = {"mrope_interleaved": True} if kin == "qwen3" else {}
+    assert text["rope_scaling"] == {"rope_type": "default", "mrope_section": [2, 3, 3], **more}
+    assert text["rope_theta"] == 1e4 and text["tie_word_embeddings"] is True
+    words = json.loads((once / "tokenizer_config.json").read_text())
+    assert words["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
+def test_special_tokens_stand_under_the_name_that_older_readers_know(folder: Path) -> None:
+    tokens = ["<|im_start|>", "<|image_pad|>"]
+    edit(folder / "tokenizer_config.json", additional_special_tokens=tokens,
+         tokenizer_class="Qwen2Tokenizer")
+    VLM.load(folder, device="cpu").save(folder / "again")
+    words = json.loads((folder / "again" / "tokenizer_config.json").read_text())
+    assert words["additional_special_tokens"] == tokens
+    assert "extra_special_tokens" not in words and words["tokenizer_class"] == "Qwen2Tokenizer"
+    vlm = VLM.load(folder / "again", device="cpu")
+    assert vlm.tokenizer.extra_special_tokens == tokens
+
+
+@pytest.mark.parametrize("kin", KIN)
+def test_max_pixels_make_a_picture_smaller_in_each_kind(tmp_path: Path, kin: str) -> None:
+    """Qwen3-VL's own least area is 65,536: an option below it must lower that too."""
+    tiny_kin(kin).save(tmp_path)
+    image = pictures(1)[0].resize((320, 240))
+    usual, small = (VLM.load(tmp_path, device="cpu", max_pixels=n) for n in (0, 12_544))
+    area = {vlm: vlm.grid(image)[1] * vlm.grid(image)[2] * vlm.patch**2 for vlm in (usual, small)}
+    assert area[small] <= 12_544 < 65_536 <= area[usual]
+    tokens = [(vlm.prompts([image]).ids == vlm.image_id).sum() for vlm in (small, usual)]
+    assert tokens[0] * 4 < tokens[1]
 
 
 def test_transformers_own_picture_processor_reads_a_saved_folder(folder: Path) -> None:
