@@ -3,14 +3,14 @@
     python3 -m venv OTHER && OTHER/bin/pip install "transformers==4.57.*" torch pillow
     python bench/serve_check.py --python OTHER/bin/python
 
-Tiny models of the three kinds, head tied (as in 3B) and not (7B), are saved here and loaded there, by classes of another major version
-that share no code with ours. Compared: the tokenizer's words, the largest difference of the logits
-behind one prompt with a picture, and greedy answers token by token. Pixels and ids are handed over,
-since 4.57's processor needs torchvision. The last line is JSON. Left out: servers themselves.
+Tiny models of the three kinds, their head tied (as in 3B) and not (7B), are saved here and loaded
+there, by classes of another major version that share no code with ours. Compared: the tokenizer's
+words, the largest difference of the logits behind one prompt with a picture, and greedy answers
+token by token. Pixels and ids are handed over, since 4.57's processor needs torchvision. The last
+line is JSON; any difference of words or answers ends it with 1. Left out: servers themselves.
 """
 
 import argparse
-import copy
 import json
 import subprocess
 import sys
@@ -62,9 +62,9 @@ def model(kin: str, tied: bool) -> VLM:
     vlm = tiny_kin(kin, seed=3, scale=8)
     if tied:
         return vlm
-    config = copy.deepcopy(vlm.hf.config)
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
-    hf = type(vlm.hf)(config).eval()
+    config = vlm.hf.config.to_dict()  # a copy of the object would carry our attention's names
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
+    hf = type(vlm.hf)(type(vlm.hf.config)(**config)).eval()
     hf.load_state_dict(vlm.hf.state_dict())
     torch.nn.init.normal_(hf.lm_head.weight, std=0.16)
     return VLM(hf, vlm.tokenizer, vlm.stop_ids, vlm.asking)
@@ -87,7 +87,8 @@ def check(python: str, kin: str, tied: bool, folder: Path) -> dict[str, object]:
         return {"kind": kin, "tied": tied, "error": there.stderr.strip().splitlines()[-1]}
     said = json.loads(there.stdout.splitlines()[-1])
     theirs = load_file(folder / "answered.safetensors")
-    return {"kind": kin, "tied": tied, "transformers": said["version"], "weights not matched": said["lost"],
+    return {"kind": kin, "tied": tied, "transformers": said["version"],
+            "weights not matched": said["lost"],
             "tokens equal": said["words"] == vlm.tokenizer(TEXT)["input_ids"],
             "largest logit": max(float(x.abs().max()) for x, _ in ours),
             "largest difference": max(float((x - theirs[f"{i}.logits"]).abs().max())
@@ -124,9 +125,10 @@ def main() -> None:
         if "error" in row:
             print(f"| {row['kind']} | {head} | cannot be loaded: {row['error']} |||||")
             continue
-        print(f"| {row['kind']} | {head} | {row['transformers']} | {len(row['weights not matched'])} | "
-              f"{row['tokens equal']} | {row['largest logit']:.1f} | "
-              f"{row['largest difference']:.1e} | {row['equal answers']} of {row['answers']}, "
+        print(f"| {row['kind']} | {head} | {row['transformers']} | "
+              f"{len(row['weights not matched'])} | {row['tokens equal']} | "
+              f"{row['largest logit']:.1f} | {row['largest difference']:.1e} | "
+              f"{row['equal answers']} of {row['answers']}, "
               f"{row['different answers']} different |")
     print(json.dumps({"serve_check": rows}))
     good = all("error" not in r and not r["weights not matched"] and r["tokens equal"]
