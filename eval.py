@@ -48,7 +48,8 @@ def main(cfg: EvalConfig) -> dict:
     result = {"checkpoint": str(model), **evaluate_sets(
         vlm, sets, label=f"evaluating {model}", temperature=cfg.temperature, seed=cfg.seed,
         tokens=cfg.tokens_per_micro_batch)}
-    out = Path(cfg.out) if cfg.out else model / "eval.json"
+    home = model if model.is_dir() else Path(cfg.run)  # a hub's model has no folder here
+    out = Path(cfg.out) if cfg.out else home / "eval.json"
     write_json(out, result)
     print(format_table({model.name: result}))
     for name, part in result["sets"].items():

@@ -102,7 +102,7 @@ class SFTConfig(LearnConfig):
     Without options it makes what is missing of the toy world, its backbone and its critiques.
     """
 
-    model: str = opt("", "Hugging Face folder to start from; empty: the toy backbone")
+    model: str = opt("", "Hugging Face folder or hub name to start from; empty: the toy backbone")
     cot: str = opt("", "critiques from build_cot.py; empty: RUN/cot.jsonl, made if missing")
     out: str = opt("", "where the cold-started model goes; empty: RUN/sft")
     epochs: int = opt(2, "passes over the critiques (the paper: 1, over 3,000 and more)", low=1)
@@ -120,7 +120,8 @@ class RAPOConfig(LearnConfig):
     Without options: the whole road in the toy world, up to the table and the report.
     """
 
-    model: str = opt("", "cold-started Hugging Face folder; empty: the toy's, made if missing")
+    model: str = opt("", "cold-started Hugging Face folder or hub name; empty: the toy's, made if "
+                         "missing")
     train: str = opt("", f"training sets {SETS}; empty: the toy's two")
     test_in: str = opt("", "in-domain test sets; empty: the toy's two")
     test_ood: str = opt("", "out-of-domain test sets; empty: the toy's two")
@@ -155,10 +156,10 @@ class RAPOConfig(LearnConfig):
 class EvalConfig(ModelConfig):
     """Score test sets with a checkpoint: PLCC, SRCC, KRCC, RMSE, MAE, unreadable answers."""
 
-    model: str = opt("", "Hugging Face folder; empty: RUN/rapo")
+    model: str = opt("", "Hugging Face folder or hub name; empty: RUN/rapo")
     test_in: str = opt("", f"in-domain test sets {SETS}; empty: the toy's")
     test_ood: str = opt("", "out-of-domain test sets; empty: the toy's two")
-    out: str = opt("", "result as JSON; empty: MODEL/eval.json")
+    out: str = opt("", "result as JSON; empty: MODEL/eval.json, of a hub name RUN/eval.json")
     temperature: float = opt(0.0, "0: greedy; else sampled", low=0)
 
 

@@ -23,6 +23,7 @@ from nanoaes.attention import PackedRows, SharedKV
 from nanoaes.folder import SCORE_RANGE, Asking, Folder, read_folder, write_folder
 from nanoaes.inputs import Prompts, image_patches, picture_grid, prompt_positions
 from nanoaes.prompt import opened_by
+from nanoaes.template import chat
 
 
 class VLM(nn.Module):
@@ -92,9 +93,7 @@ class VLM(nn.Module):
 
     def chat(self, text: str) -> str:
         """The user's turn with a picture, in the model's own template, up to the answer."""
-        content = [{"type": "image"}, {"type": "text", "text": text}]
-        return self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+        return chat(self.tokenizer, text)
 
     def grid(self, image: Image.Image) -> tuple[int, int, int]:
         """What `picture_grid` makes of a picture here."""

@@ -18,7 +18,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "sampler": {"data", "errors"}, "logprob": {"kernels"},
     "checks": {"errors"}, "hub": {"checks"}, "template": {"checks"},
     "folder": {"checks", "hub", "prompt", "template"},
-    "vlm": {"attention", "folder", "inputs", "prompt", "windows"},
+    "vlm": {"attention", "folder", "inputs", "prompt", "template", "windows"},
     "rollout": {"attention", "batching", "errors", "graphs", "inputs", "logprob", "sampling",
                 "vlm"},
     "sft": {"batching", "inputs", "logprob", "optimize", "progress", "prompt", "vlm"},
