@@ -11,12 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nanoaes.checkpoint import append_row, read_rows, write_json
-from nanoaes.config import CoTConfig, run_script
+from nanoaes.config import CoTConfig
 from nanoaes.cot import LEVELS, Judge, Teacher, balance, check, score_level
 from nanoaes.data import Example, read_all
 from nanoaes.progress import progress, say
 from nanoaes.runs import claim
 from nanoaes.sampler import hold_out
+from nanoaes.script import run_script
 from nanoaes.toy import road as toy
 from nanoaes.toy.teacher import ToyJudge, ToyTeacher
 from nanoaes.toy.world import read_attributes

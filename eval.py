@@ -20,17 +20,20 @@ from pathlib import Path
 from PIL import Image
 
 from nanoaes.checkpoint import append_row, publish, write_json
-from nanoaes.config import EvalConfig, OptionError, RAPOConfig, run_script
+from nanoaes.config import EvalConfig, OptionError, RAPOConfig
 from nanoaes.data import Example, load_image, read_all
 from nanoaes.errors import at
 from nanoaes.graphs import Graphs
 from nanoaes.metrics import domain_means, evaluate, format_table, short, unreadable
+from nanoaes.models import load_whole
+from nanoaes.parallel import by_first, everyone, first, share
 from nanoaes.progress import progress, say
 from nanoaes.prompt import parse_score
-from nanoaes.rollout import CACHED, rollout
+from nanoaes.rollout import CACHED, Answer, rollout
 from nanoaes.runs import keep_going
 from nanoaes.sampler import by_dataset
 from nanoaes.sampling import uniforms
+from nanoaes.script import run_script
 from nanoaes.toy import road as toy
 from nanoaes.vlm import VLM
 
@@ -40,14 +43,21 @@ Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
 def main(cfg: EvalConfig) -> dict:
     """Evaluate, write the result, print the table."""
     model = Path(cfg.model) if cfg.model else Path(cfg.run) / "rapo"
-    vlm = VLM.load(model, **cfg.loading())
+    vlm = load_whole(model, cfg)
     test_in, test_ood = cfg.test_in, cfg.test_ood
     if not (test_in or test_ood):
-        _, test_in, test_ood = toy.sets(Path(cfg.run) / "world", None)
-    sets = read_sets(test_in, test_ood, cfg.bad_images)
+        _, test_in, test_ood = by_first(lambda: toy.sets(Path(cfg.run) / "world", None))
+    sets = by_first(lambda: read_sets(test_in, test_ood, cfg.bad_images))
     result = {"checkpoint": str(model), **evaluate_sets(
         vlm, sets, label=f"evaluating {model}", temperature=cfg.temperature, seed=cfg.seed,
         tokens=cfg.tokens_per_micro_batch)}
+    if first():
+        tell(cfg, model, result)
+    return result
+
+
+def tell(cfg: EvalConfig, model: Path, result: dict) -> None:
+    """The result as a file and as a table."""
     home = model if model.is_dir() else Path(cfg.run)  # a hub's model has no folder here
     out = Path(cfg.out) if cfg.out else home / "eval.json"
     write_json(out, result)
@@ -61,7 +71,6 @@ def main(cfg: EvalConfig) -> dict:
         print(f"{unreadable(result):.0%} of the answers are unreadable: is the model cold-started, "
               "and asked as it was trained (--prompt)?")
     print(f"written: {out}")
-    return result
 
 
 def evaluate_sets(vlm: VLM, sets: Sets, *, label: str, temperature: float = 0.0, seed: int = 0,
@@ -77,50 +86,54 @@ def evaluate_sets(vlm: VLM, sets: Sets, *, label: str, temperature: float = 0.0,
     if graphs is None and vlm.device.type == "cuda":
         graphs = Graphs()
     per_set = {}
-    with progress(None, label, sum(len(e) for _, e in sets.values()), keep_bar) as bar:
+    n = sum(len(share(len(e))) for _, e in sets.values())
+    with progress(None, label, n, keep_bar) as bar:
         for name, (domain, examples) in sets.items():
             with at(label):
-                told = list(answers(vlm, examples, temperature=temperature, seed=seed,
-                                    tokens=tokens, graphs=graphs, tick=bar.update))
-            pred = [parse_score(text) for text, _ in told]
-            items = [{"image": str(e.image), "truth": e.score, "pred": p, "text": text, "cut": cut}
-                     for e, p, (text, cut) in zip(examples, pred, told, strict=True)]
+                told = everyone(list(answers(vlm, examples, share(len(examples)), seed=seed,
+                                             temperature=temperature, tokens=tokens, graphs=graphs,
+                                             tick=bar.update)))
+            pred = [parse_score(a.text) for a in told]
+            items = [{"image": str(e.image), "truth": e.score, "pred": p, "text": a.text,
+                      "cut": a.cut} for e, p, a in zip(examples, pred, told, strict=True)]
             metrics = evaluate(pred, [e.score for e in examples], examples[0].scale, seed,
-                               cut=[cut for _, cut in told])
+                               cut=[a.cut for a in told])
             per_set[name] = {"domain": domain, "metrics": metrics, "items": items}
     means = domain_means({n: s["metrics"] for n, s in per_set.items()},
                          {n: s["domain"] for n, s in per_set.items()})
     return {"decoding": vlm.described(temperature), "sets": per_set, "mean": means}
 
 
-def answers(vlm: VLM, examples: list[Example], *, temperature: float, seed: int, tokens: int,
-            graphs: Graphs | None, tick: Callable[[int], object]) -> Iterator[tuple[str, bool]]:
-    """Each example's answer and whether it was cut at the length limit, in order.
+def answers(vlm: VLM, examples: list[Example], places: range, *, temperature: float, seed: int,
+            tokens: int, graphs: Graphs | None, tick: Callable[[int], object]) -> Iterator[Answer]:
+    """The answer to each of some examples, in order.
 
     Args:
+        places: of the examples that are asked for; a place has its own random numbers.
         tick: told how many more are done.
     """
-    limit, place = vlm.asking.max_new_tokens, 0
-    for images in batches(vlm, examples, tokens):
-        uniform = uniforms(seed, 0, range(place, place + len(images)), 1, limit)
+    limit = vlm.asking.max_new_tokens
+    for some, images in batches(vlm, examples, places, tokens):
         rolls = rollout(vlm, vlm.prompts(images), k=1, max_new_tokens=limit,
-                        temperature=temperature, uniform=uniform, tokens=tokens, graphs=graphs)
-        yield from zip(rolls.texts(vlm), rolls.truncated[:, 0].tolist(), strict=True)
-        place += len(images)
+                        temperature=temperature, uniform=uniforms(seed, 0, some, 1, limit),
+                        tokens=tokens, graphs=graphs)
+        yield from (one for (one,) in rolls.answers(vlm))
         tick(len(images))
 
 
-def batches(vlm: VLM, examples: list[Example], tokens: int) -> Iterator[list[Image.Image]]:
-    """Pictures, in order, as many at once as a rollout keeps in one cache."""
-    batch, longest = [], 0
-    for example in examples:
-        image = load_image(example.image)
+def batches(vlm: VLM, examples: list[Example], places: range, tokens: int
+            ) -> Iterator[tuple[range, list[Image.Image]]]:
+    """Places and their pictures, in order, as many at once as a rollout keeps in one cache."""
+    start, batch, longest = places.start, [], 0
+    for place in places:
+        image = load_image(examples[place].image)
         longest = max(longest, vlm.prompt_length(image))
         if batch and (len(batch) + 1) * (longest + vlm.asking.max_new_tokens) > CACHED * tokens:
-            yield batch
-            batch, longest = [], vlm.prompt_length(image)
+            yield range(start, place), batch
+            start, batch, longest = place, [], vlm.prompt_length(image)
         batch.append(image)
-    yield batch
+    if batch:
+        yield range(start, places.stop), batch
 
 
 @dataclass
@@ -149,20 +162,27 @@ class Best:
             OSError: the disk fails. The run ends before anything is lost.
         """
         row, self.score = self._look(policy, 0)
-        with publish(self.path) as folder:
-            policy.save(folder)
-        append_row(self.history, {"step": 0, **row})
+        if first():
+            with publish(self.path) as folder:
+                policy.save(folder)
+            append_row(self.history, {"step": 0, **row})
 
     def consider(self, policy: VLM, step: int) -> dict[str, float]:
         """Evaluate; keep the policy if it is the best so far. Returns numbers for the row."""
         row, score = self._look(policy, step)
-        if score >= self.score:
+        if score >= self.score and first():
             with keep_going(f"the checkpoint of step {step}", say) as saving, \
                     publish(self.path) as folder:
                 policy.save(folder)
             if saving.done:
                 self.score, self.step = score, step
         return row | {"eval_share": self.share()}
+
+    def note(self, row: dict) -> None:
+        """A step's numbers, once for all processes."""
+        if first():
+            with keep_going(f"the row of step {row['step']}", say):
+                append_row(self.history, row)
 
     def _look(self, policy: VLM, step: int) -> tuple[dict[str, float], float]:
         begun = time.perf_counter()
@@ -182,11 +202,12 @@ def compare(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: Path) ->
     """Every stage on the test sets, and `eval_STAGE.json` of each."""
     evals = {}
     for name, path in stages.items():
-        vlm = VLM.load(path, **cfg.loading())
+        vlm = load_whole(path, cfg)
         evals[name] = {"checkpoint": str(path), **evaluate_sets(
             vlm, tests, label=f"test: {name}", seed=cfg.seed, tokens=cfg.tokens_per_micro_batch)}
         with keep_going(f"the evaluation of {name}", say):
-            write_json(run / f"eval_{name.replace(' ', '_')}.json", evals[name])
+            if first():
+                write_json(run / f"eval_{name.replace(' ', '_')}.json", evals[name])
         del vlm  # or two are held while the next one is read
     return evals
 

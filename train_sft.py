@@ -7,6 +7,7 @@
 import nanoaes  # noqa: F401  before torch: see there
 
 # isort: split
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,12 +15,16 @@ import numpy as np
 
 import build_cot
 from nanoaes.checkpoint import append_row, publish, read_rows, recover, set_aside, write_json
-from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit, run_script
+from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit
 from nanoaes.data import DataError, Example, check_images, load_image
+from nanoaes.models import load_models
+from nanoaes.parallel import by_first, enough, first, share, size
 from nanoaes.progress import say
 from nanoaes.prompt import answer_text
 from nanoaes.runs import claim, keep_going, need_room, refuse_foreign, refuse_overwrite
-from nanoaes.sft import Lesson, cosine, fit
+from nanoaes.schedule import cosine
+from nanoaes.script import run_script
+from nanoaes.sft import Lesson, fit
 from nanoaes.toy.school import build_backbone
 from nanoaes.vlm import VLM
 
@@ -28,30 +33,44 @@ def main(cfg: SFTConfig) -> Path:
     """Returns the folder of the cold-started model."""
     run = Path(cfg.run)
     out = Path(cfg.out) if cfg.out else run / "sft"
-    if cfg.model:
-        refuse_overwrite(Path(cfg.model), out, "--out")
-    refuse_foreign(out, "--out", "nanoaes.json")
-    with claim(run, "train_sft.py"), claim(out.parent, "train_sft.py"):
-        recover(run / "backbone")
-        recover(out)
-        critiques = read_critiques(critique_file(cfg, run), cfg.bad_images)
-        vlm = VLM.load(cfg.model or build_backbone(run / "backbone", cfg.seed), **cfg.loading())
-        if not cfg.train_vision:
-            freeze_vision(vlm)
-        need_room(out, 2 * sum(p.numel() * p.element_size() for p in vlm.parameters()),
-                  "the cold-started model")
-        aside = {run.resolve(): ["sft_metrics.jsonl"]}
-        aside.setdefault(out.parent.resolve(), []).append(out.name)
-        for folder, names in aside.items():
-            set_aside(folder, names)
-        write_json(run / "train_sft.json", asdict(cfg))
-        history = run / "sft_metrics.jsonl"
-        last = train(cfg, vlm, critiques, history)
-        with publish(out) as folder:
-            vlm.save(folder)
+    enough("--batch", cfg.batch)
+    with ExitStack() as claimed:
+        critiques, start = by_first(lambda: prepare(cfg, run, out, claimed))
+        models = load_models(start, cfg)
+        by_first(lambda: make_room(cfg, run, out, models.speaker))
+        last = train(cfg, models.learner, critiques, run / "sft_metrics.jsonl")
+        models.refresh()
+        if first():
+            with publish(out) as folder:
+                models.speaker.save(folder)
     say(f"cold start: {len(critiques)} critiques x {cfg.epochs} epochs, "
         f"token entropy {last['entropy']:.3f} nats -> {out}")
     return out
+
+
+def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack
+            ) -> tuple[list[tuple[Path, str]], Path]:
+    """All that can be refused, before anything is moved: folders, critiques, the model's folder."""
+    if cfg.model:
+        refuse_overwrite(Path(cfg.model), out, "--out")
+    refuse_foreign(out, "--out", "nanoaes.json")
+    for folder in (run, out.parent):
+        claimed.enter_context(claim(folder, "train_sft.py"))
+    recover(run / "backbone")
+    recover(out)
+    critiques = read_critiques(critique_file(cfg, run), cfg.bad_images)
+    return critiques, Path(cfg.model) if cfg.model else build_backbone(run / "backbone", cfg.seed)
+
+
+def make_room(cfg: SFTConfig, run: Path, out: Path, vlm: VLM) -> None:
+    """For what will be written; an earlier run's results are moved."""
+    need_room(out, 2 * sum(p.numel() * p.element_size() for p in vlm.parameters()),
+              "the cold-started model")
+    aside = {run.resolve(): ["sft_metrics.jsonl"]}
+    aside.setdefault(out.parent.resolve(), []).append(out.name)
+    for folder, names in aside.items():
+        set_aside(folder, names)
+    write_json(run / "train_sft.json", asdict(cfg))
 
 
 def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: Path
@@ -60,9 +79,11 @@ def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: 
     rng = np.random.default_rng(cfg.seed)
     order = np.concatenate([rng.permutation(len(critiques)) for _ in range(cfg.epochs)])
     batches = [order[i : i + cfg.batch] for i in range(0, len(order), cfg.batch)]
+    if len(batches[-1]) < size():  # each process needs a part of every batch
+        batches[-2:] = [np.concatenate(batches[-2:])]
 
     def lessons_at(step: int) -> list[Lesson]:
-        chosen = [critiques[i] for i in batches[step]]
+        chosen = [critiques[i] for i in batches[step][list(share(len(batches[step])))]]
         return [Lesson(load_image(p), vlm.asking.prompt, answer) for p, answer in chosen]
 
     last: dict[str, float] = {}
@@ -70,18 +91,14 @@ def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: 
     def log(row: dict) -> None:
         last.update(row)
         with keep_going(f"the row of step {row['step']}", say):
-            append_row(history, row)
+            if first():
+                append_row(history, row)
 
     fit(vlm, lessons_at, steps=len(batches), lr_at=cosine(cfg.lr, len(batches)),
         label="cold start (SFT)", tokens_per_micro_batch=cfg.tokens_per_micro_batch,
         max_grad_norm=cfg.max_grad_norm, weight_decay=cfg.weight_decay, backend=cfg.backend,
         log=log)
     return last
-
-
-def freeze_vision(vlm: VLM) -> None:
-    """Vision tower and projector (in Qwen's classes the projector is the tower's merger)."""
-    vlm.hf.model.visual.requires_grad_(False)
 
 
 def critique_file(cfg: SFTConfig, run: Path) -> Path:

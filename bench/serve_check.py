@@ -102,7 +102,7 @@ def logits(vlm: VLM, prompts: Prompts) -> torch.Tensor:
     """(V,) behind the prompt; forbidden words as the model has them."""
     one = torch.ones(1, 1, 1)
     with torch.no_grad():
-        return (vlm(prompts, one.long(), one.bool()) @ vlm.head.T)[0]
+        return (vlm.hidden(prompts, one.long(), one.bool()) @ vlm.head.T)[0]
 
 
 def answer(vlm: VLM, prompts: Prompts) -> list[int]:

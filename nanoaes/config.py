@@ -15,7 +15,6 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -62,6 +61,8 @@ class ModelConfig(Config):
     """What every script has that runs a model. Empty or 0: as the model's folder says."""
 
     device: str = opt("auto", "auto | cpu | cuda | cuda:1: where the model runs")
+    dtype: str = opt("float32", "what is computed in; trained weights stay float32 beside it",
+                     ("float32", "bfloat16"))
     prompt: str = opt("", "what the model is asked; empty: what it was trained with, else full",
                       ("", "full", "short"))
     max_pixels: int = opt(0, "largest picture area, larger ones are shrunk; 0: as the model's "
@@ -82,6 +83,10 @@ class LearnConfig(TrainConfig, ModelConfig):
     """What both trainings have."""
 
     backend: str = opt("auto", "for log-probs; auto: triton on CUDA", ("auto", "torch", "triton"))
+    gradient_checkpointing: bool = opt(False, "keep one activation per layer and compute the rest "
+                                              "again: far less memory, a third more time")
+    shard: int = opt(0, "processes that share one copy of the trained weights, such as a node's; "
+                        "0: all that torchrun has started", low=0)
 
 
 @dataclass
@@ -144,6 +149,8 @@ class RAPOConfig(LearnConfig):
     eps_high: float = opt(0.28, "clip above 1 + eps_high", low=0)
     beta: float = opt(0.05, "weight of the KL to the cold-started model (the paper: 0.01); 0: no "
                             "reference model", low=0)
+    reference: str = opt("sharded", "where the reference model waits: in parts on the devices, or "
+                                    "in CPU memory (slower)", ("sharded", "cpu"))
     lr: float = opt(3e-4, "peak learning rate; linear to 0", above=0)
     warmup: int = opt(5, "steps of linear warm-up", low=0)
     weight_decay: float = opt(0.0, "AdamW's weight decay", low=0)
@@ -274,15 +281,3 @@ def inherit(cls: type[C], cfg: Any, **others: Any) -> C:
     names = {f.name for base in bases if dataclasses.is_dataclass(base)
              for f in dataclasses.fields(base)}
     return cls(**{name: getattr(cfg, name) for name in names} | others)
-
-
-def run_script(main: Callable[[C], Any], cls: type[C]) -> None:
-    """Options read and printed once, then `main`; what the user can mend ends in one line."""
-    for stream in sys.stdout, sys.stderr:
-        stream.reconfigure(errors="replace")  # an ASCII terminal knows no dash
-    try:
-        cfg = parse(cls)
-        print(" ".join(f"{k}={v}" for k, v in dataclasses.asdict(cfg).items() if v != ""))
-        main(cfg)
-    except UserError as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")

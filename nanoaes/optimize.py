@@ -1,4 +1,5 @@
-"""One optimizer step: gradients clipped, numbers fetched, nothing changed if one is not finite.
+"""One optimizer step: gradients added up over all processes and clipped, numbers fetched, nothing
+changed if one is not finite.
 
 Left out: a check of every activation, which would wait for the device each time. No bad loss or
 gradient passes the norm of the gradients, and a rollout looks where it waits anyway.
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from nanoaes.errors import NotFinite
+from nanoaes.parallel import add_gradients, total, whole
 
 
 def take_step(optimizer: torch.optim.Optimizer, trained: dict[str, Tensor], *, lr: float,
@@ -18,15 +20,17 @@ def take_step(optimizer: torch.optim.Optimizer, trained: dict[str, Tensor], *, l
     """Clip to a global norm of `max_norm`, step, forget the gradients.
 
     Args:
-        trained: name -> parameter, all with gradients of the whole step.
-        sums: scalars of the step, on the device.
+        trained: name -> parameter, with the gradients of this process's part of the step.
+        sums: scalars of this process's part, on the device; `total` says what becomes of them.
         where: which step, for the message.
     Returns:
         `sums` as numbers and "grad_norm" before clipping: one transfer from the device.
     Raises:
         NotFinite: one of them is none; names a tensor. No weight has changed.
     """
-    norm = get_total_norm([p.grad for p in trained.values() if p.grad is not None])
+    add_gradients(trained)
+    sums = total(sums)
+    norm = whole(get_total_norm([p.grad for p in trained.values() if p.grad is not None]))
     values = torch.stack([*(x.float() for x in sums.values()), norm.float()]).tolist()
     numbers = dict(zip([*sums, "grad_norm"], values, strict=True))
     if not all(map(math.isfinite, values)):
@@ -43,9 +47,9 @@ def take_step(optimizer: torch.optim.Optimizer, trained: dict[str, Tensor], *, l
 def _culprit(trained: dict[str, Tensor]) -> str:
     """The first weight that is not finite, else the first gradient."""
     for name, p in trained.items():
-        if not torch.isfinite(p).all():
+        if not whole(torch.isfinite(p).all()):
             return f"the first such weight: {name}"
     for name, p in trained.items():
-        if p.grad is not None and not torch.isfinite(p.grad).all():
+        if p.grad is not None and not whole(torch.isfinite(p.grad).all()):
             return f"the first such gradient: {name}"
     return "each weight and gradient is finite, their sum is not"

@@ -4,6 +4,7 @@ tqdm's mininterval does not bound what it prints (each bar, each `set_postfix` r
 own), and a log file keeps every carriage return: so lines are paced here, over all bars together.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -76,7 +77,7 @@ def progress(iterable: Iterable | None = None, label: str = "", total: int | Non
     stream = sys.stderr
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
-    if stream.isatty():
+    if stream.isatty() and first_by_name():
         return tqdm(iterable, _printable(label, stream), total, file=stream, leave=keep,
                     mininterval=1, delay=delay)
     return LogBar(iterable, label, total, stream, pace)
@@ -87,7 +88,14 @@ def say(text: str) -> None:
     _write(text, sys.stdout)
 
 
+def first_by_name() -> bool:
+    """Is this the process that speaks for all, of those that torchrun starts?"""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _write(text: str, stream: TextIO) -> None:
+    if not first_by_name():
+        return
     with suppress(OSError):  # a log on a full disk, a closed terminal: no reason to end a run
         tqdm.write(_printable(text, stream), stream)
         stream.flush()

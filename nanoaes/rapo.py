@@ -92,17 +92,20 @@ def rapo_loss(logp: Tensor, tokens: Tokens, *, eps_low: float, eps_high: float, 
     return {"loss": (tokens.weight * loss).sum(), **sums}
 
 
-def token_weights(mask: Tensor, counted: Tensor | None = None) -> Tensor:
+def token_weights(mask: Tensor, counted: Tensor | None = None, n_counted: Tensor | None = None
+                  ) -> Tensor:
     """1 / (tokens of the rollout · rollouts of the step), so that a weighted sum is the mean over
     rollouts of the token mean, and the gradient the same for any split into micro-batches.
 
     Args:
-        mask: (N, K, T) bool, of the whole step.
+        mask: (N, K, T) bool.
         counted: (N, K) bool, the rollouts that the loss is made of; None: all.
+        n_counted: how many those are in the whole step; None: these are all of it.
     Returns:
         (N, K, T), 0 where masked or not counted.
     """
     if counted is None:
         counted = torch.ones_like(mask[:, :, 0])
+    n_counted = counted.sum() if n_counted is None else n_counted
     lengths = mask.sum(2, keepdim=True).clamp(min=1)
-    return mask * counted[..., None] / (lengths * counted.sum().clamp(min=1))
+    return mask * counted[..., None] / (lengths * n_counted.clamp(min=1))

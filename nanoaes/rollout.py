@@ -31,6 +31,15 @@ SPAN, PROMPT = 128, 128  # graphs are recorded for own and prompt lengths in mul
 LOGITS = 2**26  # the largest (rows, vocabulary) tensor, in elements: 256 MB in fp32
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What is read of a rollout."""
+
+    text: str
+    n_tokens: int  # up to and including the stop token
+    cut: bool  # no stop token within the limit
+
+
 @dataclass
 class Rollouts:
     """N images, K answers each, T = the longest answer."""
@@ -40,15 +49,18 @@ class Rollouts:
     logp: Tensor  # (N, K, T) fp32, of the sampled token when it was sampled; 0 where masked
     truncated: Tensor  # (N, K) bool, no stop token within the limit
 
-    def texts(self, vlm: VLM) -> list[str]:
-        """N·K answers as text, image by image, without their stop token.
+    def answers(self, vlm: VLM) -> list[list[Answer]]:
+        """N pictures' K answers as text, without their stop token.
 
         Other special tokens stay visible: an answer that holds one has not the form asked for.
         What the chat template has opened for the answer belongs to it.
         """
-        lengths = (self.mask.sum(2) - 1 + self.truncated.int()).flatten().tolist()
-        rows = [ids[:n] for ids, n in zip(self.ids.flatten(0, 1).tolist(), lengths, strict=True)]
-        return [vlm.opened + text for text in vlm.tokenizer.batch_decode(rows)]
+        n_tokens, cut = self.mask.sum(2).flatten().tolist(), self.truncated.flatten().tolist()
+        rows = [ids[: n - 1 + c]
+                for ids, n, c in zip(self.ids.flatten(0, 1).tolist(), n_tokens, cut, strict=True)]
+        texts = [vlm.opened + text for text in vlm.tokenizer.batch_decode(rows)]
+        flat, k = list(map(Answer, texts, n_tokens, cut)), self.ids.shape[1]
+        return [flat[i : i + k] for i in range(0, len(flat), k)]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ The stop token is part of the completion: a model that is not taught to stop nev
 padding carry no loss.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 
 from nanoaes.batching import token_batches
 from nanoaes.inputs import Prompts
-from nanoaes.logprob import token_logprob
 from nanoaes.optimize import take_step
+from nanoaes.parallel import even, total
 from nanoaes.progress import progress
 from nanoaes.prompt import rest_of
 from nanoaes.vlm import VLM
@@ -44,9 +43,7 @@ def completion_loss(vlm: VLM, prompts: Prompts, ids: Tensor, mask: Tensor, *, n_
     Returns:
         loss and mean token entropy (nats), both scalars; the entropy carries no gradient.
     """
-    hidden = vlm(prompts, ids, mask)
-    logp, entropy = token_logprob(hidden, vlm.head, ids[mask], forbidden=vlm.forbidden,
-                                  backend=backend)
+    logp, entropy = vlm(prompts, ids, mask, backend=backend)
     return -logp.sum() / n_tokens, entropy.sum() / n_tokens
 
 
@@ -66,7 +63,7 @@ def fit(vlm: VLM, lessons_at: Callable[[int], list[Lesson]], *, steps: int,
     """AdamW on the parameters that require a gradient, with a progress bar; no dropout.
 
     Args:
-        lessons_at: step -> the step's lessons; lr_at: step -> learning rate.
+        lessons_at: step -> this process's part of the step's lessons; lr_at: -> learning rate.
         log: called with one row of numbers per step.
     Raises:
         NotFinite: a loss or gradient that is none; names step and tensor.
@@ -84,24 +81,16 @@ def fit(vlm: VLM, lessons_at: Callable[[int], list[Lesson]], *, steps: int,
 
 def learn(vlm: VLM, lessons: Sequence[Lesson], tokens_per_micro_batch: int, backend: str
           ) -> dict[str, Tensor]:
-    """Forward and backward of one step, in micro-batches; its loss and mean token entropy."""
+    """Forward and backward of one step, in micro-batches; its loss and mean token entropy, of which
+    each process has the part that its lessons make."""
     ids, mask = encode_answers(vlm, [x.answer for x in lessons])
     lengths = [(vlm.prompt_length(x.image, x.question), n)
                for x, n in zip(lessons, mask.sum((1, 2)).tolist(), strict=True)]
-    n_tokens, loss, entropy = int(mask.sum()), 0.0, 0.0
-    for rows in token_batches(lengths, tokens_per_micro_batch):
+    n_tokens, loss, entropy = int(total({"n": mask.sum()})["n"]), 0.0, 0.0
+    for rows, counts in even(token_batches(lengths, tokens_per_micro_batch)):
         prompts = vlm.prompts([lessons[i].image for i in rows], [lessons[i].question for i in rows])
-        part = completion_loss(vlm, prompts, ids[rows], mask[rows], n_tokens=n_tokens,
-                               backend=backend)
+        part = [counts * x for x in completion_loss(vlm, prompts, ids[rows], mask[rows],
+                                                    n_tokens=n_tokens, backend=backend)]
         part[0].backward()
         loss, entropy = loss + part[0].detach(), entropy + part[1]
     return {"loss": loss, "entropy": entropy}
-
-
-def cosine(peak: float, steps: int, warmup: int = 0) -> Callable[[int], float]:
-    """Step -> learning rate: linear warm-up that ends at the peak, then a half cosine to 0."""
-    def lr_at(step: int) -> float:
-        if step < warmup:
-            return peak * (step + 1) / (warmup + 1)
-        return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
-    return lr_at

@@ -1,27 +1,34 @@
-"""A multimodal LLM as RAPO needs it: pictures and a prompt in, hidden states of completions out.
+"""A multimodal LLM as RAPO needs it: pictures and a prompt in, log-probs of completions out.
 
     picture -> patches -> vision tower -> image tokens ┐
     prompt  -> ids, 3-D positions      -> embeddings   ┴-> [prompt; completion 1 … K] -> hidden
+    hidden of completions, vocabulary head -> log-prob, entropy
 
 The K completions of a picture share one row: the vision tower and the prompt are computed once,
-each completion sees the prompt and itself, and its positions start again after the prompt. The
-vocabulary head is kept apart (`logprob.py`), so that logits of prompt tokens never exist.
+each completion sees the prompt and itself, and its positions start again after the prompt. Logits
+of prompt tokens never exist (`logprob.py`). All of it is one `forward`, since sharded weights
+(`parallel.py`) are whole only within one.
 transformers' own model classes hold the weights. Left out: video, several pictures in a prompt.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedConfig
 
 from nanoaes import attention, windows
 from nanoaes.attention import PackedRows, SharedKV
 from nanoaes.folder import SCORE_RANGE, Asking, Folder, read_folder, write_folder
 from nanoaes.inputs import Prompts, image_patches, picture_grid, prompt_positions
+from nanoaes.logprob import token_logprob
 from nanoaes.prompt import opened_by
 from nanoaes.template import chat
 
@@ -85,6 +92,33 @@ class VLM(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.forbidden.device
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers of both towers: what sharded weights are gathered by, one after another."""
+        return [*self.hf.model.visual.blocks, *self.hf.model.language_model.layers]
+
+    def checkpoint(self) -> None:
+        """Keep one activation per layer, compute the rest again in the backward pass.
+
+        transformers' layers do so in training mode only; here that changes nothing else.
+        """
+        for block in self.blocks:
+            block.gradient_checkpointing = True
+            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        self.train()
+
+    @property
+    def recipe(self) -> tuple:
+        """For `blank`: all but the weights."""
+        return type(self.hf), self.hf.config, self.tokenizer, self.stop_ids, self.asking
+
+    @classmethod
+    def blank(cls, kind: type[nn.Module], config: PreTrainedConfig, *more: Any) -> "VLM":
+        """A model without memory for its weights (on `meta`), from the `recipe` of one."""
+        with torch.device("meta"):
+            hf = kind._from_config(copy.deepcopy(config), attn_implementation="sdpa")
+        return cls(hf.eval(), *more)
 
     @property
     def head(self) -> Tensor:
@@ -165,14 +199,21 @@ class VLM(nn.Module):
             inputs_embeds=x, position_ids=positions, attention_mask=ready, use_cache=False,
             shared=shared, **deepstack).last_hidden_state
 
-    def forward(self, prompts: Prompts, completions: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states that predict the completions' tokens.
+    def forward(self, prompts: Prompts, completions: Tensor, mask: Tensor,
+                temperature: float = 1.0, backend: str = "auto") -> tuple[Tensor, Tensor]:
+        """Log-prob and entropy (nats) of the completions' tokens; see `token_logprob`.
 
         Args:
             completions: (N, K, T) token ids; mask: (N, K, T) bool, True up to and including EOS.
         Returns:
-            (M, H) with M = mask.sum(), in the order of completions[mask].
+            logp, which carries a gradient, and entropy, which does not; both (M,) fp32 or better,
+            M = mask.sum(), in the order of completions[mask].
         """
+        return token_logprob(self.hidden(prompts, completions, mask), self.head, completions[mask],
+                             temperature, self.forbidden, backend=backend)
+
+    def hidden(self, prompts: Prompts, completions: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states (M, H) that predict the completions' tokens; arguments as in `forward`."""
         rows = PackedRows(prompts.mask, mask, self.groups)
         positions = (prompts.next_position[:, None] + rows.step).expand(3, -1, -1)
         positions = torch.cat([prompts.positions, positions], dim=2)

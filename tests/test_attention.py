@@ -7,7 +7,6 @@ from tiny import pictures, ragged
 from torch import Tensor
 
 from nanoaes.attention import PackedRows, SharedKV, _scores
-from nanoaes.logprob import token_logprob
 from nanoaes.rollout import rollout
 from nanoaes.sampling import uniforms
 from nanoaes.vlm import VLM
@@ -32,8 +31,7 @@ def separate_logprobs(vlm: VLM, ids: Tensor, mask: Tensor) -> Tensor:
 
 def shared_logprobs(vlm: VLM, ids: Tensor, mask: Tensor) -> Tensor:
     prompts = vlm.prompts(pictures(len(ids)), QUESTIONS[: len(ids)])
-    return token_logprob(vlm(prompts, ids, mask), vlm.head, ids[mask],
-                         forbidden=vlm.forbidden)[0]
+    return vlm(prompts, ids, mask)[0]
 
 
 def gradients(vlm: VLM, logp: Tensor) -> dict[str, Tensor]:
@@ -181,8 +179,7 @@ def test_rows_that_leave_change_no_other(monkeypatch, kin: str) -> None:
     rolls = rollout(vlm, prompts, k=6, max_new_tokens=40, temperature=1.2,
                     uniform=uniforms(1, 0, range(6), 6, 40))
     assert {n for n, _ in sizes} > {6} and min(k for _, k in sizes) < 4, sizes
-    logp, _ = token_logprob(vlm(prompts, rolls.ids, rolls.mask), vlm.head, rolls.ids[rolls.mask],
-                            1.2, vlm.forbidden)
+    logp, _ = vlm(prompts, rolls.ids, rolls.mask, 1.2)
     torch.testing.assert_close(rolls.logp[rolls.mask], logp, rtol=0, atol=1e-4)
 
 

@@ -12,6 +12,7 @@ from eval import Best
 from nanoaes.checkpoint import read_rows
 from nanoaes.config import RAPOConfig
 from nanoaes.data import Example
+from nanoaes.rollout import Answer
 
 TRUTH = [0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9]
 PERFECT = TRUTH
@@ -28,15 +29,16 @@ class Policy(SimpleNamespace):
         (folder / "name").write_text(self.name)
 
 
-def texts(scores: list[float | None]) -> list[tuple[str, bool]]:
-    return [("I cannot tell", False) if s is None else (f"<answer>{s}</answer>", False)
+def texts(scores: list[float | None]) -> list[Answer]:
+    return [Answer("I cannot tell" if s is None else f"<answer>{s}</answer>", 5, False)
             for s in scores]
 
 
 @pytest.fixture
 def best(tmp_path: Path, monkeypatch) -> Best:
     """Of one held-out set, all but the model's answering real."""
-    monkeypatch.setattr(eval_script, "answers", lambda vlm, examples, **options: texts(vlm.scores))
+    monkeypatch.setattr(eval_script, "answers",
+                        lambda vlm, examples, places, **options: texts(vlm.scores))
     held = [Example(Path(f"{i}.png"), t, None, "a", (0.0, 1.0)) for i, t in enumerate(TRUTH)]
     return Best(tmp_path / "rapo", tmp_path / "metrics.jsonl", {"a": ("in", held)}, RAPOConfig(),
                 None)

@@ -87,7 +87,8 @@ def test_a_nested_script_gets_what_both_know_and_nothing_else() -> None:
 
 def test_an_ascii_terminal_ends_no_run(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text("from nanoaes.config import EvalConfig, run_script\n"
+    script.write_text("from nanoaes.config import EvalConfig\n"
+                      "from nanoaes.script import run_script\n"
                       "run_script(lambda cfg: print('–', cfg.out), EvalConfig)\n")
     done = subprocess.run([sys.executable, script, "--out", "é.json"], capture_output=True,
                           text=True, env={"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"})
@@ -95,8 +96,9 @@ def test_an_ascii_terminal_ends_no_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cls, scripts", [
-    (CoTConfig, ["build_cot"]), (SFTConfig, ["train_sft"]),
-    (RAPOConfig, ["train_rapo", "eval"]), (EvalConfig, ["eval"])])
+    (CoTConfig, ["build_cot"]), (SFTConfig, ["train_sft", "nanoaes/models"]),
+    (RAPOConfig, ["train_rapo", "eval", "nanoaes/judge", "nanoaes/models", "nanoaes/schedule"]),
+    (EvalConfig, ["eval", "nanoaes/models"])])
 def test_every_field_is_used(cls: type, scripts: list[str]) -> None:
     """RAPO's evaluation settings are read by eval.py, some by `loading`; SFT hands on heldout."""
     code = "".join((ROOT / f"{name}.py").read_text() for name in scripts)

@@ -11,7 +11,7 @@ import eval as eval_script
 from nanoaes.config import RAPOConfig
 from nanoaes.data import Example, load_image
 from nanoaes.metrics import domain_means, evaluate
-from nanoaes.rollout import CACHED, rollout
+from nanoaes.rollout import CACHED, Answer, rollout
 from nanoaes.sampling import uniforms
 from nanoaes.vlm import VLM
 
@@ -45,10 +45,13 @@ def test_answers_are_those_of_each_picture_alone(vlm: VLM, album: list[Example],
     for i, example in enumerate(album):
         rolls = rollout(vlm, vlm.prompts([load_image(example.image)]), k=1, max_new_tokens=ROOM,
                         temperature=temperature, uniform=uniforms(5, 0, [i], 1, ROOM))
-        want.append((rolls.texts(vlm)[0], bool(rolls.truncated)))
-    got = list(eval_script.answers(vlm, album, temperature=temperature, seed=5, tokens=tokens,
-                                   graphs=None, tick=sizes.append))
-    assert got == want and len({cut for _, cut in want}) == 2
+        want.append(rolls.answers(vlm)[0][0])
+    got = list(eval_script.answers(vlm, album, range(7), temperature=temperature, seed=5,
+                                   tokens=tokens, graphs=None, tick=sizes.append))
+    assert got == want and len({answer.cut for answer in want}) == 2
+    part = eval_script.answers(vlm, album, range(2, 5), temperature=temperature, seed=5,
+                               tokens=tokens, graphs=None, tick=lambda n: None)
+    assert list(part) == want[2:5]
     assert sum(sizes) == len(album)
     assert (max(sizes) == 1, 1 < max(sizes) < 7, sizes == [7]) == (
         tokens == 1, tokens == 4, tokens == 10_000)
@@ -58,25 +61,26 @@ def test_answers_are_those_of_each_picture_alone(vlm: VLM, album: list[Example],
 
 def test_a_result_holds_every_answer_and_its_figures(vlm: VLM, album: list[Example],
                                                      monkeypatch) -> None:
-    told = {"a": [("<answer>0.3</answer>", False), ("none", True), ("<answer>0.1</answer>", True),
-                  ("<answer>0.9</answer>", False), ("<answer>1</answer>", False), ("?", False),
-                  ("<answer>0.5</answer>", False)]}
+    told = {"a": [Answer(text, 9, text in ("none", "<answer>0.1</answer>")) for text in (
+        "<answer>0.3</answer>", "none", "<answer>0.1</answer>", "<answer>0.9</answer>",
+        "<answer>1</answer>", "?", "<answer>0.5</answer>")]}
     told["b"] = told["a"][:4]
     monkeypatch.setattr(eval_script, "answers",
-                        lambda vlm, examples, **options: told["a"][: len(examples)])
+                        lambda vlm, examples, places, **options: told["a"][: len(examples)])
     sets = {"a": ("in", album), "b": ("ood", album[:4])}
     result = eval_script.evaluate_sets(vlm, sets, label="test", seed=2)
     assert result["decoding"]["temperature"] == 0
     for name, pred in (("a", [0.3, None, 0.1, 0.9, 1.0, None, 0.5]), ("b", [0.3, None, 0.1, 0.9])):
         domain, examples = sets[name]
         part, truth = result["sets"][name], [e.score for e in examples]
-        cut = [cut for _, cut in told[name]]
+        cut = [answer.cut for answer in told[name]]
         assert part["domain"] == domain
         assert part["metrics"] == evaluate(pred, truth, (1.0, 10.0), 2, cut=cut)
         assert part["metrics"]["cut"] == 2 and part["metrics"]["accuracy"] is not None
         assert [(i["pred"], i["truth"], Path(i["image"]), i["text"], i["cut"])
-                for i in part["items"]] == [(p, e.score, e.image, *t) for p, e, t in
-                                            zip(pred, examples, told[name], strict=True)]
+                for i in part["items"]] == [(p, e.score, e.image, a.text, a.cut)
+                                            for p, e, a in zip(
+                                                pred, examples, told[name], strict=True)]
     metrics = {name: part["metrics"] for name, part in result["sets"].items()}
     assert result["mean"] == domain_means(metrics, {"a": "in", "b": "ood"})
 

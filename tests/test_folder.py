@@ -125,7 +125,7 @@ def test_a_template_that_opens_think_counts_for_the_answer(folder: Path) -> None
     assert vlm.tokenizer.decode(ids[0, 0][:-1]) == "soft light</think><answer>0.50</answer>"
     rolls = rollout(vlm, vlm.prompts(pictures(1)), k=1, max_new_tokens=ids.shape[2], temperature=0)
     rolls.ids, rolls.mask, rolls.truncated = ids, mask, rolls.truncated & False
-    (text,) = rolls.texts(vlm)
+    text = rolls.answers(vlm)[0][0].text
     assert format_ok(text) and text.count("<think>") == 1
 
 

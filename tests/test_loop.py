@@ -17,8 +17,10 @@ from nanoaes.checkpoint import read_rows
 from nanoaes.config import RAPOConfig
 from nanoaes.data import Example, load_image
 from nanoaes.inputs import Prompts
+from nanoaes.judge import Judged
+from nanoaes.models import Models
 from nanoaes.reward import Rewards, Truth
-from nanoaes.rollout import Rollouts, rollout
+from nanoaes.rollout import Answer, Rollouts, rollout
 from nanoaes.sampler import StepSampler
 from nanoaes.sampling import uniforms
 from nanoaes.vlm import VLM
@@ -34,11 +36,14 @@ def restless(seed: int = 0) -> VLM:
     return vlm
 
 
-def scored_by_their_ids(rolls: Rollouts, vlm: VLM) -> list[str]:
+def scored_by_their_ids(rolls: Rollouts, vlm: VLM) -> list[list[Answer]]:
     """In the place of an untrained model's gibberish: readable but for one answer in five."""
-    sums = (rolls.ids * rolls.mask).sum(2).flatten().tolist()
-    return [f"<think>x</think><answer>{s % 101 / 100}</answer>" if s % 5 else "no score"
-            for s in sums]
+    def answer(s: int, n: int, cut: bool) -> Answer:
+        text = f"<think>x</think><answer>{s % 101 / 100}</answer>" if s % 5 else "no score"
+        return Answer(text, n, cut)
+
+    columns = (rolls.ids * rolls.mask).sum(2), rolls.mask.sum(2), rolls.truncated
+    return [list(map(answer, *row)) for row in zip(*(x.tolist() for x in columns), strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -196,13 +201,14 @@ def test_three_steps_are_those_of_a_plain_loop(options: dict, album: list[Exampl
                                                monkeypatch) -> None:
     adam = torch.optim.AdamW  # its eps: a gradient of rounding size shall move nothing
     monkeypatch.setattr(torch.optim, "AdamW", lambda *args, **kw: adam(*args, eps=1e-3, **kw))
-    monkeypatch.setattr(Rollouts, "texts", scored_by_their_ids)
+    monkeypatch.setattr(Rollouts, "answers", scored_by_their_ids)
     cfg = RAPOConfig(**{"images": 4, "k": 3, "steps": 3, "lr": 3e-3, "warmup": 1, "eval_every": 2,
                         "max_grad_norm": 1e6, "tokens_per_micro_batch": 100, **options})
     policy, plain = restless(0), restless(0)
+    policy.hf.model.visual.requires_grad_(cfg.train_vision)
     reference = restless(1).requires_grad_(False) if cfg.beta else None
     best = best_of([0.1, 0.2, 0.3], tmp_path, cfg, monkeypatch)
-    train_rapo.train(cfg, policy, reference, album, best)
+    train_rapo.train(cfg, Models(policy, policy, reference), album, best)
     want = plain_train(cfg, plain, reference, album)
     rows = read_rows(tmp_path / "metrics.jsonl")[1:]
     assert any(0 < row["truncated"] < 1 for row in want), "the mask has nothing to do"
@@ -221,7 +227,7 @@ def test_three_steps_are_those_of_a_plain_loop(options: dict, album: list[Exampl
 def test_the_folder_holds_the_weights_of_the_best_look(album: list[Example], tmp_path: Path,
                                                        monkeypatch) -> None:
     """Looks before the first step, every second step, and after the last one."""
-    monkeypatch.setattr(Rollouts, "texts", scored_by_their_ids)
+    monkeypatch.setattr(Rollouts, "answers", scored_by_their_ids)
     cfg = RAPOConfig(images=2, k=2, steps=5, eval_every=2, lr=1e-2)
     for name, scores, chosen in (("cold", [0.9, 0.5, 0.8, 0.3], 0),
                                  ("mid", [0.1, 0.2, 1.4, 0.3], 2),
@@ -237,7 +243,7 @@ def test_the_folder_holds_the_weights_of_the_best_look(album: list[Example], tmp
             return look(vlm, step)
 
         best._look = seen
-        train_rapo.train(cfg, policy, None, album, best)
+        train_rapo.train(cfg, Models(policy, policy), album, best)
         kept = VLM.load(folder / "rapo", device="cpu")
         same = [torch.equal(torch.cat([p.detach().flatten() for p in kept.parameters()]), x)
                 for x in looks]
@@ -259,7 +265,8 @@ def test_training_samples_and_held_out_answers_are_greedy(album: list[Example], 
     cfg = RAPOConfig(images=3, k=2, steps=3, eval_every=3, temperature=1.2, seed=8)
     best = eval_script.Best(tmp_path / "rapo", tmp_path / "metrics.jsonl",
                             {"a": ("in", album[:3])}, cfg, None)
-    train_rapo.train(cfg, restless(), None, album[3:], best)
+    policy = restless()
+    train_rapo.train(cfg, Models(policy, policy), album[3:], best)
     assert [c["temperature"] for c in calls["train"]] == [1.2] * 3
     assert [c["temperature"] for c in calls["eval"]] == [0] * 2
     for step, call in enumerate(calls["train"]):
@@ -278,8 +285,10 @@ def test_the_loop_is_given_a_frozen_reference_only_where_it_is_used(
     """And no picture that is held out."""
     given: dict[str, Any] = {}
 
-    def train(cfg, policy, reference, examples, best) -> None:
-        given.update(policy=policy, reference=reference, examples=examples, best=best)
+    def train(cfg, models, examples, best) -> None:
+        given.update(policy=models.learner, reference=models.reference, examples=examples,
+                     best=best)
+        assert models.speaker is models.learner, "the toy pays for a copy"
         raise Stopped
 
     monkeypatch.setattr(train_rapo, "train", train)
@@ -303,11 +312,11 @@ def test_a_steps_numbers_by_hand() -> None:
     scores = torch.tensor([[0.1, 0.2, 0.6], [0.9, 0.0, 0.3]], dtype=torch.float64)
     valid = torch.tensor([[True, True, True], [True, False, True]])
     parts = [torch.arange(6.0).view(2, 3) + i for i in range(4)]
-    judged = train_rapo.Judged(scores, valid, Rewards(*parts),
-                               Truth(torch.tensor([0.2, 0.8]), None, torch.zeros(2)))
-    mask = torch.arange(4) < torch.tensor([[[4], [1], [2]], [[3], [4], [4]]])
-    rolls = Rollouts(mask.long(), mask, mask.float(), torch.tensor([[0, 0, 0], [0, 1, 1]]).bool())
-    got = train_rapo.describe(judged, rolls, torch.tensor([False, True]))
+    answers = [[Answer("", n, False) for n in (4, 1, 2)],
+               [Answer("", 3, False), Answer("", 4, True), Answer("", 4, True)]]
+    judged = Judged(answers, scores, valid, Rewards(*parts),
+                    Truth(torch.tensor([0.2, 0.8]), None, torch.zeros(2)))
+    got = train_rapo.describe(judged, torch.tensor([False, True]))
     spread = torch.tensor([0.1, 0.2, 0.6, 0.9, 0.3]).std().item()
     assert got == pytest.approx({
         "reward_rel": 2.5, "reward_abs": 3.5, "reward_fmt": 4.5, "format_rate": 4.5, "reward": 5.5,

@@ -10,7 +10,6 @@ from tiny import pictures, tiny_prompts, tiny_vlm
 from nanoaes import rollout as rollout_module
 from nanoaes.errors import NotFinite
 from nanoaes.inputs import Prompts
-from nanoaes.logprob import token_logprob
 from nanoaes.prompt import format_ok
 from nanoaes.rollout import Rollouts, rollout
 from nanoaes.sampling import uniforms
@@ -48,7 +47,8 @@ def test_greedy_equals_full_forward() -> None:
     ids = rolls.ids[:, :, :0]
     for t in range(rolls.ids.shape[2]):
         guess = torch.cat([ids, torch.zeros(3, 1, 1, dtype=torch.int64)], dim=2)
-        hidden = vlm(prompts, guess, torch.ones_like(guess, dtype=torch.bool)).view(3, t + 1, -1)
+        every = torch.ones_like(guess, dtype=torch.bool)
+        hidden = vlm.hidden(prompts, guess, every).view(3, t + 1, -1)
         logits = (hidden[:, -1] @ vlm.head.T).masked_fill(vlm.forbidden, -torch.inf)
         ids = torch.cat([ids, logits.argmax(-1)[:, None, None]], dim=2)
         live = rolls.mask[:, 0, t]
@@ -62,8 +62,7 @@ def test_kept_logprobs_equal_the_training_pass(temperature: float) -> None:
     vlm = tiny_vlm()
     prompts = tiny_prompts(vlm, 4)
     rolls = sampled(vlm, prompts, 3, 10, temperature)
-    logp, _ = token_logprob(vlm(prompts, rolls.ids, rolls.mask), vlm.head, rolls.ids[rolls.mask],
-                            temperature, vlm.forbidden)
+    logp, _ = vlm(prompts, rolls.ids, rolls.mask, temperature)
     torch.testing.assert_close(rolls.logp[rolls.mask], logp, rtol=0, atol=1e-4)
     assert (rolls.logp[~rolls.mask] == 0).all()
 
@@ -87,7 +86,7 @@ def test_sampled_frequencies_match_the_softmax_and_forbidden_never_come() -> Non
     prompts = tiny_prompts(vlm, 1)
     rolls = sampled(vlm, prompts, 20_000, 1)
     first = torch.zeros(1, 1, 1, dtype=torch.int64)
-    hidden = vlm(prompts, first, first == 0)
+    hidden = vlm.hidden(prompts, first, first == 0)
     p = (hidden @ vlm.head.T).masked_fill(vlm.forbidden, -torch.inf).softmax(-1)[0].double()
     counts = torch.bincount(rolls.ids.flatten(), minlength=len(p)).double()
     assert counts[vlm.forbidden].sum() == 0
@@ -102,7 +101,7 @@ def test_each_token_is_chosen_by_its_own_number() -> None:
     vlm, n, k, room = tiny_vlm(), 3, 4, 8
     prompts, uniform = tiny_prompts(vlm, n), uniforms(6, 1, range(n), k, room)
     rolls = rollout(vlm, prompts, k=k, max_new_tokens=room, uniform=uniform)
-    hidden = vlm(prompts, rolls.ids, rolls.mask)
+    hidden = vlm.hidden(prompts, rolls.ids, rolls.mask)
     logits = (hidden @ vlm.head.T).masked_fill(vlm.forbidden, -torch.inf)
     border = logits.double().softmax(-1).cumsum(-1).detach()  # (M, V)
     u = uniform[..., : rolls.mask.shape[2]][rolls.mask][:, None]
@@ -268,8 +267,8 @@ def test_texts_show_special_tokens_but_not_the_stop() -> None:
     zero = torch.zeros(1, 1)
     for rolls in (Rollouts(stopped, whole, whole.float(), zero.bool()),
                   Rollouts(ids[None, None], whole[..., 1:], whole[..., 1:].float(), zero == 0)):
-        assert rolls.texts(vlm) == [answer]
+        assert rolls.answers(vlm)[0][0].text == answer
         vlm.opened = "<think>\n"
-        assert rolls.texts(vlm) == ["<think>\n" + answer]
+        assert rolls.answers(vlm)[0][0].text == "<think>\n" + answer
         vlm.opened = ""
     assert not format_ok(answer)

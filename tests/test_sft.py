@@ -12,7 +12,8 @@ import train_sft
 from nanoaes.checkpoint import read_rows
 from nanoaes.config import SFTConfig
 from nanoaes.rollout import rollout
-from nanoaes.sft import Lesson, completion_loss, cosine, encode_answers, fit
+from nanoaes.schedule import cosine
+from nanoaes.sft import Lesson, completion_loss, encode_answers, fit
 
 ANSWERS = ["<think>flat light</think><answer>0.21</answer>", "<answer>0.9</answer>",
            "<think>soft light, calm mood</think><answer>0.55</answer>"]
@@ -56,12 +57,12 @@ def test_the_stop_token_is_learned() -> None:
     fit(vlm, lambda step: [lesson], steps=40, lr_at=lambda step: 2e-3, label="test")
     rolls = rollout(vlm, vlm.prompts([lesson.image], [lesson.question]), k=1, max_new_tokens=60,
                     temperature=0)
-    assert rolls.texts(vlm) == [ANSWERS[0]] and not rolls.truncated.any()
+    assert rolls.answers(vlm)[0][0].text == ANSWERS[0] and not rolls.truncated.any()
 
 
 def test_the_frozen_tower_does_not_move_and_the_rest_does() -> None:
     vlm = tiny_vlm()
-    train_sft.freeze_vision(vlm)
+    vlm.hf.model.visual.requires_grad_(False)
     before = {n: p.detach().clone() for n, p in vlm.named_parameters()}
     lesson = Lesson(pictures(1)[0], QUESTIONS[0], ANSWERS[0])
     fit(vlm, lambda step: [lesson], steps=1, lr_at=lambda step: 1e-3, label="test")
@@ -93,7 +94,7 @@ def test_three_steps_are_those_of_a_plain_loop(monkeypatch) -> None:
     lessons = [Lesson(*x) for x in zip(pictures(3), QUESTIONS, ANSWERS, strict=True)]
     rates = [2e-3, 1e-3, 3e-3]
     for vlm in (ours, plain):
-        train_sft.freeze_vision(vlm)
+        vlm.hf.model.visual.requires_grad_(False)
     fit(ours, lambda step: lessons[step:], steps=3, lr_at=rates.__getitem__, label="test",
         tokens_per_micro_batch=60, max_grad_norm=0.1, weight_decay=4.0, log=rows.append)
     trained = [p for p in plain.parameters() if p.requires_grad]

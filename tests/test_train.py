@@ -22,9 +22,11 @@ from nanoaes.data import DataError, Example
 from nanoaes.errors import NotFinite, UserError
 from nanoaes.folder import CheckpointError
 from nanoaes.inputs import Prompts
+from nanoaes.judge import judge
 from nanoaes.rapo import advantages
-from nanoaes.rollout import Rollouts, rollout
+from nanoaes.rollout import Answer, Rollouts, rollout
 from nanoaes.sampling import uniforms
+from nanoaes.schedule import learning_rate
 from nanoaes.vlm import VLM
 
 ROOT = Path(__file__).parent.parent
@@ -136,9 +138,9 @@ def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
 
 def test_learning_rate_warms_up_to_the_full_rate_and_falls_to_nothing() -> None:
     cfg = RAPOConfig(warmup=4, lr=1.0)
-    rates = [train_rapo.learning_rate(cfg, s, 104) for s in range(104)]
+    rates = [learning_rate(cfg, s, 104) for s in range(104)]
     assert rates[:5] == [0.2, 0.4, 0.6, 0.8, 1.0] and rates[54] == 0.5 and 0 < rates[103] < 0.011
-    assert min(train_rapo.learning_rate(cfg, s, 3) for s in range(3)) > 0  # warm-up to the end
+    assert min(learning_rate(cfg, s, 3) for s in range(3)) > 0  # warm-up to the end
 
 
 def three_updates(backend: str) -> list[torch.Tensor]:
@@ -172,17 +174,22 @@ def test_first_update_has_ratio_one_and_later_ones_do_not() -> None:
     assert once["rollout_gap"] < 1e-5 and once["entropy"] > 0
 
 
+def answers(texts: list[str]) -> list[list[Answer]]:
+    """Two to a picture."""
+    return [[Answer(text, 9, False) for text in texts[i : i + 2]] for i in range(0, len(texts), 2)]
+
+
 def test_judge_reads_and_groups() -> None:
     batch = [Example(Path(f"{i}.jpg"), s, std, name, (0.0, 1.0)) for i, (s, std, name) in
              enumerate([(0.2, 0.3, "A"), (0.8, 0.3, "A"), (0.5, None, "B"), (0.6, None, "B")])]
     good = "<think>x</think><answer>{:.2f}</answer>"
     texts = [good.format(x) for x in (0.2, 0.3, 0.8, 0.7, 0.5, 0.4, 0.6, 0.6)]
     texts[3] = "I cannot rate this 1 picture"
-    judged = train_rapo.judge(RAPOConfig(), texts, batch)
+    judged = judge(RAPOConfig(), answers(texts), batch)
     assert judged.valid.flatten().tolist() == [True] * 3 + [False] + [True] * 4
     assert judged.rewards.total[1, 1] == 0 and judged.rewards.format[0, 0] == 1
     assert judged.rewards.absolute[0, 0] == 1
-    soft = train_rapo.judge(dataclasses.replace(RAPOConfig(), soft_truth=True), texts, batch)
+    soft = judge(dataclasses.replace(RAPOConfig(), soft_truth=True), answers(texts), batch)
     assert not torch.equal(soft.rewards.relative[:2], judged.rewards.relative[:2])
     assert torch.isfinite(soft.rewards.total).all()
 
@@ -197,9 +204,9 @@ def test_judge_compares_within_a_set_and_weighs_the_parts() -> None:
     b = [example(0.3, "B"), example(0.9, "B")]
     texts = [good.format(x) for x in (0.2, 0.4, 0.7, 0.8, 0.9, 0.8, 0.1, 0.3)]
     cfg = RAPOConfig(w_relative=2, w_absolute=3, w_format=5)
-    both = train_rapo.judge(cfg, texts, a + b).rewards
-    first = train_rapo.judge(cfg, texts[:4], a).rewards
-    second = train_rapo.judge(cfg, texts[4:], b).rewards
+    both = judge(cfg, answers(texts), a + b).rewards
+    first = judge(cfg, answers(texts[:4]), a).rewards
+    second = judge(cfg, answers(texts[4:]), b).rewards
     torch.testing.assert_close(both.relative, torch.cat([first.relative, second.relative]))
     torch.testing.assert_close(both.total, 2 * both.relative + 3 * both.absolute + 5 * both.format)
     assert first.relative.min() > 0.9 and second.relative.max() < 0.5

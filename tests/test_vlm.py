@@ -78,8 +78,8 @@ def test_batch_of_one_equals_batch_of_n() -> None:
     vlm = tiny_vlm()
     prompts = tiny_prompts(vlm, 4)
     ids, mask = ragged(vlm, 4, 3, 6)
-    whole = vlm(prompts, ids, mask)
-    parts = [vlm(prompts.select(torch.tensor([i])), ids[i : i + 1], mask[i : i + 1])
+    whole = vlm.hidden(prompts, ids, mask)
+    parts = [vlm.hidden(prompts.select(torch.tensor([i])), ids[i : i + 1], mask[i : i + 1])
              for i in range(4)]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-5, atol=1e-5)
 

@@ -23,7 +23,8 @@ from torch import nn
 from nanoaes.checkpoint import publish
 from nanoaes.progress import progress
 from nanoaes.prompt import TOY_PROMPT, answer_text
-from nanoaes.sft import Lesson, cosine, fit
+from nanoaes.schedule import cosine
+from nanoaes.sft import Lesson, fit
 from nanoaes.toy.model import CHAT_WORDS, make_model, make_tokenizer
 from nanoaes.toy.render import MANNERS, render
 from nanoaes.toy.world import WORDS, critique, draw_qualities, level, true_score

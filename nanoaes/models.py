@@ -1,0 +1,99 @@
+"""One model in its three roles, for any size: it answers, it learns, it is what it must not leave.
+
+    speaker     whole on every process: rollouts, evaluation, what is saved
+    learner     what the update runs: log-probs with a gradient
+    reference   the cold-started model: log-probs without
+
+In fp32 on one process speaker and learner are one object. Elsewhere the learner's fp32 masters are
+sharded, and its weights go to the speaker after each update (`sharding.py`).
+Left out: rollouts by another server's copy, whose log-probs would not be this code's.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nanoaes.config import LearnConfig, ModelConfig
+from nanoaes.parallel import by_first, device, size
+from nanoaes.sharding import everywhere, mesh, refresh, sharded
+from nanoaes.vlm import VLM
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+Reference = Callable[..., tuple[Tensor, Tensor]]  # as `VLM.forward`
+
+
+@dataclass
+class Models:
+    """The roles. trained: the learner's weights that get a gradient, by name."""
+
+    speaker: VLM
+    learner: VLM
+    reference: Reference | None = None
+    trained: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Taken once: within and after a forward FSDP shows whole tensors in the parts' place.
+        self.trained = {n: p for n, p in self.learner.named_parameters() if p.requires_grad}
+
+    def refresh(self) -> None:
+        """After an update: the speaker says what the learner has learnt."""
+        if self.speaker is not self.learner:
+            refresh(self.speaker, self.trained)
+
+
+def load_whole(path: str | Path, cfg: ModelConfig) -> VLM:
+    """A model on every process, frozen in nothing; one process reads it.
+
+    Raises:
+        CheckpointError: as `VLM.load`, on every process.
+    """
+    place, dtype = device(cfg.device), DTYPES[cfg.dtype]
+    if size() == 1:
+        return VLM.load(path, dtype, **cfg.loading() | {"device": place})
+    read: list[VLM] = []
+
+    def by_the_first() -> tuple:
+        read.append(VLM.load(path, dtype, **cfg.loading() | {"device": "cpu"}))
+        return read[0].recipe
+
+    recipe = by_first(by_the_first)
+    return everywhere(read[0] if read else None, VLM.blank(*recipe), place, dtype)
+
+
+def load_models(path: str | Path, cfg: LearnConfig, reference: str = "") -> Models:
+    """All roles from one folder.
+
+    Args:
+        reference: "" for none, "sharded" or "cpu": where its weights wait.
+    Raises:
+        CheckpointError: as `VLM.load`. UserError: processes that do not divide by --shard.
+    """
+    speaker = load_whole(path, cfg)
+    dtype = DTYPES[cfg.dtype]
+
+    def frozen(name: str) -> bool:
+        return name.startswith("hf.model.visual.") and not cfg.train_vision
+
+    if size() == 1 and dtype != torch.bfloat16 and reference != "cpu":
+        learner = speaker
+        other = copy.deepcopy(speaker).requires_grad_(False) if reference else None
+        for name, p in learner.named_parameters():
+            p.requires_grad_(not frozen(name))
+    else:
+        speaker.requires_grad_(False)
+        over = mesh(speaker.device, cfg.shard)
+        precise = torch.promote_types(dtype, torch.float32)
+        learner = sharded(speaker, blank=VLM.blank(*speaker.recipe), dtype=precise, compute=dtype,
+                          over=over, frozen=frozen)
+        other = sharded(speaker, blank=VLM.blank(*speaker.recipe), dtype=dtype, compute=dtype,
+                        over=over, frozen=lambda name: True, on_cpu=reference == "cpu",
+                        ) if reference else None
+    if cfg.gradient_checkpointing:
+        learner.checkpoint()
+    return Models(speaker, learner, other)

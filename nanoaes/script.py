@@ -1,0 +1,36 @@
+"""How a script starts and ends: its options, torchrun's processes, errors as one line."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nanoaes.config import Config, parse
+from nanoaes.errors import UserError
+from nanoaes.parallel import lost_another, tell_once, together
+from nanoaes.progress import first_by_name, say
+
+C = TypeVar("C", bound=Config)
+
+
+def run_script(main: Callable[[C], Any], cls: type[C]) -> None:
+    """Options read and printed once, then `main`; what the user can mend ends in one line."""
+    name = Path(sys.argv[0]).name
+    for stream in sys.stdout, sys.stderr:
+        stream.reconfigure(errors="replace")  # an ASCII terminal knows no dash
+    try:
+        cfg = parse(cls)
+        with together(getattr(cfg, "device", "cpu")):
+            try:
+                say(" ".join(f"{k}={v}" for k, v in dataclasses.asdict(cfg).items() if v != ""))
+                main(cfg)
+            except UserError as error:
+                told = tell_once(f"{name}: {error}")
+                sys.exit(told or 1)
+    except UserError as error:  # of the command line: all processes were given the same
+        sys.exit(f"{name}: {error}" if first_by_name() else 1)
+    except RuntimeError as error:
+        if not lost_another(error):
+            raise
+        sys.exit(f"{name}: another process has ended; see its error")

@@ -1,0 +1,88 @@
+"""One folder in three roles: what is one object, what is frozen, what a copy."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from kin import KIN, tiny_kin
+from tiny import ragged, tiny_prompts, tiny_vlm
+
+from nanoaes.config import SFTConfig
+from nanoaes.folder import CheckpointError
+from nanoaes.models import Models, load_models, load_whole
+from nanoaes.vlm import VLM
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "toy"
+    tiny_vlm().save(path)
+    return path
+
+
+def config(**options) -> SFTConfig:
+    return SFTConfig(device="cpu", **options)
+
+
+def test_the_toy_pays_for_no_copy(folder: Path) -> None:
+    models = load_models(folder, config(train_vision=True))
+    assert models.speaker is models.learner and models.reference is None
+    assert list(models.trained) == [n for n, _ in models.learner.named_parameters()]
+    assert not models.learner.hf.training
+
+
+def test_a_frozen_tower_is_not_trained(folder: Path) -> None:
+    models = load_models(folder, config())
+    assert list(models.trained) == [n for n, _ in models.learner.named_parameters()
+                                    if ".visual." not in n]
+
+
+def test_the_reference_is_a_frozen_copy(folder: Path) -> None:
+    models = load_models(folder, config(), reference="sharded")
+    for p, q in zip(models.learner.parameters(), models.reference.parameters(), strict=True):
+        assert torch.equal(p, q) and p.data_ptr() != q.data_ptr() and not q.requires_grad
+
+
+@pytest.mark.parametrize("name", KIN)
+def test_a_blank_has_every_weight_and_no_memory(name: str) -> None:
+    vlm = tiny_kin(name)
+    blank = VLM.blank(*vlm.recipe)
+    shapes = [{n: p.shape for n, p in x.named_parameters()} for x in (vlm, blank)]
+    assert shapes[0] == shapes[1] and all(p.is_meta for p in blank.parameters())
+    assert {n for n, _ in vlm.named_buffers()} == {n for n, _ in blank.named_buffers()}
+    assert len(blank.blocks) == len(vlm.blocks) > 4
+
+
+@pytest.mark.parametrize("name", KIN)
+def test_checkpointing_computes_the_same(name: str) -> None:
+    gradients = []
+    for checkpoint in (False, True):
+        vlm, count = tiny_kin(name), 0
+        if checkpoint:
+            vlm.checkpoint()
+        layer = vlm.blocks[-1].mlp
+        forward = layer.forward
+
+        def counted(x: torch.Tensor, forward=forward) -> torch.Tensor:
+            nonlocal count
+            count += 1
+            return forward(x)
+
+        layer.forward = counted
+        vlm(tiny_prompts(vlm, 2), *ragged(vlm, 2, 3, 6))[0].sum().backward()
+        assert count == 1 + checkpoint
+        gradients.append([p.grad for p in vlm.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_a_speaker_of_its_own_is_refreshed() -> None:
+    speaker, learner = tiny_vlm(0), tiny_vlm(1)
+    speaker.to(torch.bfloat16)
+    Models(speaker, learner).refresh()
+    for p, q in zip(speaker.parameters(), learner.parameters(), strict=True):
+        assert torch.equal(p, q.to(torch.bfloat16))
+
+
+def test_what_cannot_be_read_is_said_as_before(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder|neither a folder"):
+        load_whole(tmp_path / "none", config())
