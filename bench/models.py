@@ -33,6 +33,8 @@ CUDA = torch.cuda.is_available()
 SIZES = {
     "3B": ((2048, 11008, 36, 16, 2, 151936, True), (32, 1280, 3420, 16)),
     "7B": ((3584, 18944, 28, 28, 4, 152064, False), (32, 1280, 3420, 16)),
+    # 3B's width and vocabulary, 2 layers: what only real shapes break
+    "wide": ((2048, 11008, 2, 16, 2, 151936, True), (2, 1280, 3420, 16)),
     # a quarter of 3B's depth and vocabulary: every part's share of the work is 3B's
     "quarter": ((2048, 11008, 9, 16, 2, 37984, True), (8, 1280, 3420, 16)),
     # an eighth of 3B's width, for wall-clock on a CPU
