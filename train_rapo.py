@@ -32,7 +32,7 @@ from nanoaes.judge import describe, judge
 from nanoaes.logprob import fused_token_loss
 from nanoaes.metrics import format_table
 from nanoaes.models import Models, Reference, load_models
-from nanoaes.optimize import take_step
+from nanoaes.optimize import adamw, take_step
 from nanoaes.page.report import write_report
 from nanoaes.parallel import by_first, enough, even, everyone, first, share, total
 from nanoaes.progress import progress, say
@@ -53,7 +53,7 @@ def train(cfg: RAPOConfig, models: Models, examples: list[Example], best: Best) 
     sampler = StepSampler([e.dataset for e in examples], cfg.images, cfg.seed)
     steps, said = total_steps(cfg, sampler), set()
     speaker, limit = models.speaker, models.speaker.asking.max_new_tokens
-    optimizer = torch.optim.AdamW(models.trained.values(), weight_decay=cfg.weight_decay)
+    optimizer = adamw(models.trained, weight_decay=cfg.weight_decay)
     best.begin(speaker)
     for step in (bar := progress(range(steps), "RAPO")):
         # 1. Draw N pictures and ask about this process's share of them.

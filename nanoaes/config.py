@@ -85,6 +85,8 @@ class LearnConfig(TrainConfig, ModelConfig):
     backend: str = opt("auto", "for log-probs; auto: triton on CUDA", ("auto", "torch", "triton"))
     gradient_checkpointing: bool = opt(False, "keep one activation per layer and compute the rest "
                                               "again: far less memory, a third more time")
+    deterministic: bool = opt(False, "on CUDA: the same bits each time, at a price in speed; a CPU "
+                                     "always gives them")
     shard: int = opt(0, "processes that share one copy of the trained weights, such as a node's; "
                         "0: all that torchrun has started", low=0)
 

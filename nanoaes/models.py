@@ -10,6 +10,7 @@ Left out: rollouts by another server's copy, whose log-probs would not be this c
 """
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,9 @@ def load_models(path: str | Path, cfg: LearnConfig, reference: str = "") -> Mode
     Raises:
         CheckpointError: as `VLM.load`. UserError: processes that do not divide by --shard.
     """
+    if cfg.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
+        torch.use_deterministic_algorithms(True, warn_only=True)
     speaker = load_whole(path, cfg)
     dtype = DTYPES[cfg.dtype]
 

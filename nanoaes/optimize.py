@@ -15,6 +15,15 @@ from nanoaes.errors import NotFinite
 from nanoaes.parallel import add_gradients, total, whole
 
 
+def adamw(trained: dict[str, Tensor], *, weight_decay: float,
+          betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.AdamW:
+    """AdamW over name -> parameter; `take_step` sets its learning rate."""
+    # On CUDA torch's default makes temporaries of the size of all weights.
+    fused = next(iter(trained.values())).is_cuda or None
+    return torch.optim.AdamW(trained.values(), lr=0.0, betas=betas, weight_decay=weight_decay,
+                             fused=fused)
+
+
 def take_step(optimizer: torch.optim.Optimizer, trained: dict[str, Tensor], *, lr: float,
               max_norm: float, sums: dict[str, Tensor], where: str) -> dict[str, float]:
     """Clip to a global norm of `max_norm`, step, forget the gradients.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nanoaes.batching import token_batches
 from nanoaes.inputs import Prompts
-from nanoaes.optimize import take_step
+from nanoaes.optimize import adamw, take_step
 from nanoaes.parallel import even, total
 from nanoaes.progress import progress
 from nanoaes.prompt import rest_of
@@ -69,8 +69,7 @@ def fit(vlm: VLM, lessons_at: Callable[[int], list[Lesson]], *, steps: int,
         NotFinite: a loss or gradient that is none; names step and tensor.
     """
     trained = {n: p for n, p in vlm.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(trained.values(), lr=0.0, betas=(0.9, 0.98),
-                                  weight_decay=weight_decay)
+    optimizer = adamw(trained, weight_decay=weight_decay, betas=(0.9, 0.98))
     for step in (bar := progress(range(steps), label)):
         sums = learn(vlm, lessons_at(step), tokens_per_micro_batch, backend)
         row = take_step(optimizer, trained, lr=lr_at(step), max_norm=max_grad_norm, sums=sums,

@@ -75,6 +75,16 @@ def test_checkpointing_computes_the_same(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
+def test_deterministic_is_asked_of_torch(folder: Path) -> None:
+    try:
+        models = load_models(folder, config(deterministic=True))
+        assert torch.are_deterministic_algorithms_enabled()
+        models.learner(tiny_prompts(models.learner, 2), *ragged(models.learner, 2, 3, 6))[0].sum(
+            ).backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_a_speaker_of_its_own_is_refreshed() -> None:
     speaker, learner = tiny_vlm(0), tiny_vlm(1)
     speaker.to(torch.bfloat16)

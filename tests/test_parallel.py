@@ -4,6 +4,7 @@ Each number of processes is started once for all cases (tests/ranks.py), on the 
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def results(folders: Path, out: Path, world: int, **more: str) -> list[dict[str,
 def alone(folders: Path, tmp_path_factory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("alone")
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    done = ranks.subprocess.run(
+    done = subprocess.run(
         [sys.executable, str(HERE), str(folders), str(out)], capture_output=True, text=True,
         timeout=240, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
@@ -144,14 +145,15 @@ def options(album: Path, run: Path, **more: str) -> list[str]:
 
 
 def test_torchrun_trains_evaluates_and_writes_once(album: Path, tmp_path: Path) -> None:
-    """The whole script on two processes: one table, one row per step, the folder of the best."""
-    script = str(ROOT / "train_rapo.py")
-    told = []
-    for world in (1, 2):
+    """README's command on two processes: one table, one row per step, the folder of the best."""
+    script, told = str(ROOT / "train_rapo.py"), []
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
+    for world, start in ((1, []), (2, torchrun)):
         run = tmp_path / str(world)
-        done = spawn(world, [script, *options(album, run)])
-        assert [d.returncode for d in done] == [0] * world, done[0].stderr + done[-1].stderr
-        assert all(not d.stdout for d in done[1:])
+        done = subprocess.run([sys.executable, *start, script, *options(album, run)],
+                              capture_output=True, text=True, timeout=120,
+                              env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0 and done.stdout.count("\nRAPO ") == 1, done.stderr
         rows = ranks.read_rows(run / "metrics.jsonl")
         assert [row["step"] for row in rows] == [0, 1, 2]
         assert (run / "report.html").is_file() and (run / "rapo" / "config.json").is_file()
