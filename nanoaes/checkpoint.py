@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,16 @@ from nanoaes.progress import say
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """One more line of JSON; on disk when this returns."""
+    append_rows(path, [row])
+
+
+def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """A line of JSON for each; all on disk when this returns."""
+    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     if path.is_file():
         _drop_torn_line(path)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, allow_nan=False) + "\n")
+        file.write(lines)
         file.flush()
         os.fsync(file.fileno())
 

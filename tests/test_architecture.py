@@ -19,6 +19,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "sharding": {"errors", "parallel", "vlm"},
     "models": {"config", "parallel", "sharding", "vlm"},
     "judge": {"config", "data", "prompt", "reward", "rollout"},
+    "clock": set(), "tracker": {"errors"}, "completions": {"data", "judge"},
     "checkpoint": {"errors", "progress"}, "data": {"errors", "progress"},
     "sampler": {"data", "errors"}, "logprob": {"kernels"},
     "checks": {"errors"}, "hub": {"checks"}, "template": {"checks"},

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from nanoaes.checkpoint import append_row, publish, read_rows, recover, set_aside, write_json
+from nanoaes.checkpoint import (
+    append_row,
+    append_rows,
+    publish,
+    read_rows,
+    recover,
+    set_aside,
+    write_json,
+)
 
 ROOT = Path(__file__).parents[1]
 CRASH = """
@@ -39,6 +47,15 @@ def test_a_line_torn_by_a_crash_does_not_count_and_is_replaced(tmp_path: Path) -
         file.write('{"a": ')
     assert read_rows(path) == [{"a": 1}]
     append_row(path, {"a": 2})
+    assert read_rows(path) == [{"a": 1}, {"a": 2}]
+
+
+def test_of_several_rows_all_are_written_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    append_rows(path, [{"a": 1}, {"a": 2}])
+    with pytest.raises(ValueError, match="JSON"):
+        append_rows(path, [{"a": 3}, {"a": float("inf")}])
+    append_rows(path, [])
     assert read_rows(path) == [{"a": 1}, {"a": 2}]
 
 
