@@ -59,7 +59,7 @@ def _wandb(run: Path, config: dict[str, Any], step: int) -> Parts:
     try:
         begun = wandb.init(project="nanoaes", group=run.resolve().name, dir=run, config=config)
     except wandb.Error as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"--tracker wandb: {reason}; `wandb login`, or WANDB_MODE=offline, or "
                         "--tracker none") from error
     return lambda numbers, step: begun.log(numbers, step=step), begun.finish

@@ -9,8 +9,9 @@ from PIL import Image
 
 from nanoaes.metrics import domain_means, evaluate
 from nanoaes.page import charts
+from nanoaes.page.curves import CURVES
 from nanoaes.page.gallery import GALLERY
-from nanoaes.page.report import CURVES, write_report
+from nanoaes.page.report import write_report
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/a.png onerror=go()>"
 STAGES = ("backbone", "cold start", "RAPO")
@@ -48,7 +49,7 @@ def result(folder, truths, spread, rng):
 
 def history(steps=30):
     """Rows with every key, the evaluation's only now and then."""
-    keys = [k for _, names, sparse, _ in CURVES if not sparse for k in names]
+    keys = [k for curve in CURVES if not curve.sparse for k in curve.keys]
     rows = [{"step": t, **{k: 0.5 + 0.01 * t for k in keys}} for t in range(steps)]
     for row in rows[::10]:
         row.update(eval_plcc=0.4, eval_srcc=0.5)

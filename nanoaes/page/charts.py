@@ -90,6 +90,11 @@ def smooth(y: np.ndarray) -> np.ndarray:
     return np.where(known, total / np.maximum(weight, 1e-12), np.nan)
 
 
+def known(value: float | None) -> bool:
+    """Whether a number is there to be drawn."""
+    return value is not None and math.isfinite(value)
+
+
 def line_chart(title: str, steps: Sequence[float], series: dict[str, Sequence[float | None]],
                *, sparse: bool = False, note: str = "") -> str:
     """Named lines (T,) over `steps` (T,), ascending: raw faint, smoothed strong.

@@ -6,7 +6,6 @@ their answers are in the evaluations' JSON.
 
 import base64
 import io
-import math
 import re
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from PIL import Image
 
 from nanoaes.data import load_image
 from nanoaes.errors import UserError
+from nanoaes.page.charts import known
 from nanoaes.page.text import block, inline, plain
 from nanoaes.prompt import critique_of
 
@@ -25,15 +25,15 @@ def gallery(evals: dict[str, dict]) -> str:
     """A dozen pictures with what each stage said about them."""
     cards = ""
     for name, item in pick_gallery(evals):
-        said = ""
+        words = ""
         for stage, result in evals.items():
             items = result["sets"].get(name, {}).get("items", [])
             match = next((i for i in items if i["image"] == item["image"]), None)
-            said += _said(stage, match)
+            words += said(stage, match)
         caption = (f'<b>truth {item["truth"]:.2f}</b> · {inline(name)} · '
                    f'{inline(Path(item["image"]).name)}')
-        cards += (f'<article class="card"><figure>{_picture(item["image"])}<figcaption>{caption}'
-                  f"</figcaption></figure>{said}</article>")
+        cards += (f'<article class="card"><figure>{picture(item["image"])}<figcaption>{caption}'
+                  f"</figcaption></figure>{words}</article>")
     return (f'<section><h2>Critiques</h2><p class="note">The same pictures at every stage. On the '
             'ruler from 0 to 1 the bar is what people said, the dot what the model answered.</p>'
             f'<div style="--n:{max(1, len(evals))}">{cards}</div></section>') if cards else ""
@@ -48,35 +48,45 @@ def pick_gallery(evals: dict[str, dict], count: int = GALLERY) -> list[tuple[str
     sets = {name: result["items"] for name, result in sets.items() if result["items"]}
     picked = []
     for i, (name, items) in enumerate(sets.items()):
-        share = min(len(items), count // len(sets) + (i < count % len(sets)))
-        ordered = sorted(items, key=lambda item: (item["truth"], str(item["image"])))
-        # The middle of each of `share` equal slices: the extremes are often outliers.
-        picked += [(name, ordered[int((j + 0.5) * len(ordered) / share)]) for j in range(share)]
+        share = count // len(sets) + (i < count % len(sets))
+        picked += [(name, item) for item in spread(items, share)]
     return picked
 
 
-def known(value: float | None) -> bool:
-    """Whether a prediction is there to be drawn: unreadable ones are None."""
-    return value is not None and math.isfinite(value)
+def spread(items: list[dict], count: int) -> list[dict]:
+    """At most `count` items over the range of truth."""
+    count = min(len(items), count)
+    ordered = sorted(items, key=lambda item: (item["truth"], str(item["image"])))
+    # The middle of each of `count` equal slices: the extremes are often outliers.
+    return [ordered[int((j + 0.5) * len(ordered) / count)] for j in range(count)]
 
 
-def _said(stage: str, item: dict | None) -> str:
-    """One stage's answer: badge, ruler and critique; an unreadable answer is shown as written."""
+def said(who: str, item: dict | None, *, as_written: bool = False, foot: str = "") -> str:
+    """One answer: badge, ruler and critique; an unreadable one is shown as written.
+
+    Args:
+        as_written: show this one so, too.
+        foot: HTML below it.
+    """
     if item is None:
-        badge, ruler, words = "", "", '<p class="none">Not asked.</p>'
-    elif not known(item["pred"]):
-        badge, ruler = '<span class="badge bad">unreadable</span>', _ruler(item["truth"])
+        return _framed(who, "", '<p class="none">Not asked.</p>')
+    read = known(item["pred"])
+    badge = (f'<span class="badge">{item["pred"]:.2f}</span>' if read else
+             '<span class="badge bad">unreadable</span>')
+    if as_written or not read:
         words = f'<pre dir="ltr">{block(item["text"]) or "(empty)"}</pre>'
     else:
-        badge = f'<span class="badge">{item["pred"]:.2f}</span>'
-        ruler = _ruler(item["truth"], item["pred"])
         words = f'<blockquote>{_critique(item["text"])}</blockquote>'
-    return f'<div class="said"><header>{inline(stage)}{badge}</header>{ruler}{words}</div>'
+    return _framed(who, badge, f'{ruler(item["truth"], item["pred"])}{words}{foot}')
 
 
-def _ruler(*scores: float) -> str:
-    """Truth, then the answer, as marks on a line from 0 to 1."""
-    marks = "".join(f'<i style="left:{100 * score:.0f}%"></i>' for score in scores)
+def _framed(who: str, badge: str, words: str) -> str:
+    return f'<div class="said"><header>{inline(who)}{badge}</header>{words}</div>'
+
+
+def ruler(*scores: float | None) -> str:
+    """Truth, then what was answered and could be read, as marks on a line from 0 to 1."""
+    marks = "".join(f'<i style="left:{100 * score:.0f}%"></i>' for score in filter(known, scores))
     return f'<div class="ruler">{marks}</div>'
 
 
@@ -90,13 +100,13 @@ def _critique(text: str) -> str:
     return "".join(f'<p dir="auto">{p}</p>' for p in led) or '<p class="none">No critique.</p>'
 
 
-def _picture(path: str) -> str:
+def picture(path: str, side: int = SIDE) -> str:
     """What the model saw as a data: address, small ones losslessly; a grey square if it is lost."""
     try:
         image = load_image(Path(path))
     except UserError:
         return '<div class="lost">picture cannot be read</div>'
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     kind = "PNG" if max(image.size) <= 128 else "JPEG"
     buffer = io.BytesIO()
     image.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))

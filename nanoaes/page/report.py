@@ -1,52 +1,29 @@
 """One self-contained HTML page of a run: results, training curves, distributions, critiques.
 
-Pictures are embedded (gallery.py), charts are inline SVG (charts.py) and so are the styles
-(style.py): the page needs no network and no JavaScript, follows the reader's light or dark setting
-and reads on a phone. Whatever a model wrote is data and is made safe to show (text.py). Left out:
-sorting, zooming, and every picture but a dozen; the numbers are in metrics.jsonl and the
-evaluations' JSON.
+It can be written while the run goes on. Pictures are embedded (gallery.py, answers.py), charts are
+inline SVG (curves.py, charts.py) and so are the styles (style.py): the page needs no network and no
+JavaScript, follows the reader's light or dark setting and reads on a phone. Whatever a model wrote
+is data and is made safe to show (text.py). Left out: sorting, zooming, and every picture but a
+dozen; the numbers are in metrics.jsonl and the evaluations' JSON.
 """
 
 import json
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from nanoaes.metrics import CORRELATIONS, DASH, short
+from nanoaes.metrics import CORRELATIONS, DASH, cut_share, percent, short, unreadable
 from nanoaes.page import charts
-from nanoaes.page.gallery import gallery, known
+from nanoaes.page.answers import told
+from nanoaes.page.charts import known
+from nanoaes.page.curves import effort, training
+from nanoaes.page.gallery import gallery
 from nanoaes.page.style import STYLE
 from nanoaes.page.text import block, inline, plain
 
-
-class Curve(NamedTuple):
-    """One chart over steps."""
-    title: str
-    keys: dict[str, str]            # key in metrics.jsonl -> name in the legend
-    sparse: bool = False            # measured only now and then
-    note: str = ""                  # what a reader might misread
-
-
-CURVES = (
-    Curve("Reward and its parts", {"reward": "sum", "reward_rel": "relative",
-                                   "reward_abs": "absolute", "reward_fmt": "format"}),
-    Curve("Held-out PLCC / SRCC", {"eval_plcc": "PLCC", "eval_srcc": "SRCC"}, sparse=True),
-    Curve("Spread of predictions and truth", {"pred_std": "predictions", "truth_std": "truth"}),
-    Curve("KL to the reference", {"kl": "KL (nats per token)"}),
-    Curve("Token entropy", {"entropy": "entropy (nats)"}),
-    Curve("Completion length", {"length": "tokens"}),
-    Curve("Answers cut at the limit", {"truncated": "share of answers"}),
-    Curve("Format and parse rate", {"format_rate": "format", "parse_rate": "parse"}),
-    Curve("Groups without spread", {"flat_groups": "share of groups"}),
-    Curve("Clip fractions (low, high)", {"clip_low": "low", "clip_high": "high"}),
-    Curve("Rollout against training log-probs",
-          {"rollout_gap": "mean (nats)", "rollout_gap_max": "maximum"}),
-    Curve("Loss", {"loss": "loss"}, note=(
-        "A loss near 0 is no fault: at a step's first update the ratio is 1 and the advantages of "
-        "a group sum to 0, so the policy's part of the loss is 0 while its gradient is not.")),
-)
-# A count in `metrics` -> its column's heading; older results lack "cut", and so does their table.
-SHARES = {"parse_fail": "unreadable", "cut": "cut off"}
+# A column's heading -> a stage's share; older results lack "cut", and so does their table.
+SHARES = {"unreadable": unreadable, "cut off": cut_share}
 MADE_WORLD = ("A small made world: the photographs are drawn by a program that knows how good each "
               "one is, and a tiny model learns to judge them. The sets bear the names of the real "
               "ones whose file formats they imitate; no figure here compares with the paper's.")
@@ -54,7 +31,8 @@ REAL_WORLD = "How well a model's judgement of beauty agrees with people's."
 
 
 def write_report(path: str | os.PathLike, title: str, history: list[dict],
-                 evals: dict[str, dict], config: dict, notes: list[str]) -> Path:
+                 evals: dict[str, dict], config: dict, notes: list[str], *,
+                 answers: Sequence[dict] = (), steps: int = 0) -> Path:
     """Write the page, atomically (a reader never sees half of it), and return its path.
 
     Args:
@@ -67,6 +45,9 @@ def write_report(path: str | os.PathLike, title: str, history: list[dict],
         config: the run's settings; without `train` (sets of one's own) the page says that its
             world is a made one.
         notes: sentences for the reader, shown at the end.
+        answers: what `completions.excerpt` returns.
+        steps: of the whole training; while it runs there are no `evals`, and the page tells how
+            far it is.
     Raises:
         OSError: the page cannot be written. A picture that cannot be read leaves a grey square.
     """
@@ -74,8 +55,9 @@ def write_report(path: str | os.PathLike, title: str, history: list[dict],
     made = not config.get("train")
     head = (f'<header><div class="over">nanoaes · report</div><h1>{inline(title)}</h1>'
             f'<p class="lede">{MADE_WORLD if made else REAL_WORLD}</p></header>')
-    body = [head, _results(evals), _curves(history), _distributions(evals), gallery(evals),
-            _appendix(evals, config, notes)]
+    body = [head, _running(history, steps) if steps and not evals else _results(evals),
+            training(history), effort(history), told(answers), _distributions(evals),
+            gallery(evals), _appendix(evals, config, notes)]
     page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{plain(title)}'
             '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<style>{STYLE}</style></head><body><main>{"".join(body)}</main></body></html>')
@@ -83,6 +65,13 @@ def write_report(path: str | os.PathLike, title: str, history: list[dict],
     aside.write_text(page, encoding="utf-8")
     os.replace(aside, path)
     return path
+
+
+def _running(history: list[dict], steps: int) -> str:
+    """How far the training is. The hour tells a run that goes on from one that died."""
+    step = max((row["step"] for row in history), default=0)
+    return (f'<p class="running"><b>running: step {step:,} of {steps:,}</b> · written '
+            f'{time.strftime("%Y-%m-%d %H:%M")} · the test sets come after the last step</p>')
 
 
 def _results(evals: dict[str, dict]) -> str:
@@ -95,13 +84,13 @@ def _results(evals: dict[str, dict]) -> str:
         for s, d in domains.items())
     heads += "".join(f'<th class="mean">{m}<small>mean</small></th>'
                      for m in ("in-domain", "OOD", "all"))
-    shares = [key for key in SHARES if any(_share(r, key) != DASH for r in evals.values())]
-    heads += "".join(f"<th>{SHARES[key]}</th>" for key in shares)
+    shares = [name for name, of in SHARES.items() if any(of(r) is not None for r in evals.values())]
+    heads += "".join(f"<th>{name}</th>" for name in shares)
     rows = "".join(f'<tr{" class=last" if name == stages[-1] else ""}><th>{inline(name)}</th>'
                    f"{_cells(evals[name], domains, shares)}</tr>" for name in stages)
     if len(stages) > 1:
         rows += _gain_row(stages, evals, domains, len(shares))
-    note = " Cut off: answers that reached the length limit." if "cut" in shares else ""
+    note = " Cut off: answers that reached the length limit." if "cut off" in shares else ""
     return (f'{_tiles(evals)}<section><h2>Agreement with people</h2>'
             f'<div class="scroll"><table><thead><tr><th>PLCC<small>SRCC</small></th>{heads}'
             f'</tr></thead><tbody>{rows}</tbody></table></div><p class="note">'
@@ -124,8 +113,8 @@ def _tiles(evals: dict[str, dict]) -> str:
                               ("out of domain PLCC", "ood", "plcc")):
         a, b = first["mean"][domain][key], last["mean"][domain][key]
         tiles.append((name, short(b), f"from {short(a)}, {_gain(a, b)}"))
-    tiles.append(("unreadable answers", _share(last, "parse_fail"),
-                  f"from {_share(first, 'parse_fail')}"))
+    tiles.append(("unreadable answers", percent(unreadable(last)),
+                  f"from {percent(unreadable(first))}"))
     return '<div class="tiles">{}</div>'.format("".join(
         f"<div><span>{name}</span><b>{value}</b><span>{was if len(evals) > 1 else ''}</span></div>"
         for name, value, was in tiles))
@@ -144,14 +133,6 @@ def _metrics(result: dict, domains: dict[str, str]) -> list[dict]:
     return sets + [result["mean"][domain] for domain in ("in", "ood", "all")]
 
 
-def _share(result: dict, key: str) -> str:
-    """Answers counted under `key`, in percent over all sets; a dash where a set does not tell."""
-    metrics = [one["metrics"] for one in result["sets"].values()]
-    if not metrics or any(m.get(key) is None for m in metrics):
-        return DASH
-    return f"{100 * sum(m[key] for m in metrics) / max(1, sum(m['n'] for m in metrics)):.1f} %"
-
-
 def _cells(result: dict, domains: dict[str, str], shares: list[str]) -> str:
     """A stage's line of the table."""
     cells = ""
@@ -160,7 +141,7 @@ def _cells(result: dict, domains: dict[str, str], shares: list[str]) -> str:
         for key in CORRELATIONS:
             cells += f"<div>{short(m.get(key))}{_interval(m.get(key + '_ci'))}</div>"
         cells += "</td>"
-    return cells + "".join(f"<td>{_share(result, key)}</td>" for key in shares)
+    return cells + "".join(f"<td>{percent(SHARES[name](result))}</td>" for name in shares)
 
 
 def _interval(ci: list[float] | None) -> str:
@@ -181,31 +162,6 @@ def _gain_row(stages: list[str], evals: dict[str, dict], domains: dict[str, str]
         for a, b in zip(*ends, strict=True))
     head = f"{inline(stages[-1])}<small>over {inline(stages[0])}</small>"
     return f'<tr class="gain"><th>{head}</th>{cells}{"<td></td>" * empty}</tr>'
-
-
-def _curves(history: list[dict]) -> str:
-    """Small multiples over steps; rows of one step are merged (a resumed run repeats some)."""
-    by_step: dict[int, dict] = {}
-    for row in history:
-        by_step.setdefault(row["step"], {}).update(row)
-    steps = sorted(by_step)
-    out = "".join(charts.line_chart(title, steps, {
-        name: [by_step[t].get(key) for t in steps] for key, name in keys.items()},
-        sparse=sparse, note=note) for title, keys, sparse, note in CURVES)
-    return ('<section><h2>Training</h2><p class="note">Faint: every step. Strong: a running mean '
-            f'over some 4 % of the run, centred.{_effort([by_step[t] for t in steps])}</p>'
-            f'<div class="grid">{out}</div></section>')
-
-
-def _effort(rows: list[dict]) -> str:
-    """How often the pictures were seen and what the checks cost, where the run recorded it."""
-    last = {key: row[key] for row in rows for key in ("epoch", "eval_share") if known(row.get(key))}
-    out = ""
-    if "epoch" in last:
-        out += f" Passes over the training pictures: {charts.number(last['epoch'])}."
-    if "eval_share" in last:
-        out += f" Held-out checks took {100 * last['eval_share']:.1f} % of the time."
-    return out
 
 
 def _distributions(evals: dict[str, dict]) -> str:

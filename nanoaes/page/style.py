@@ -24,6 +24,8 @@ h2{font-size:1.65rem;font-weight:500;margin:clamp(3.5rem,8vw,5.5rem) 0 .5rem}
 h3{font-size:1rem;font-weight:600;margin:2.2rem 0 .6rem}
 p{max-width:42rem;margin:0 0 1rem}.lede{font-size:1.12rem;color:var(--soft)}
 .over,.tag{font-size:.74rem;letter-spacing:.09em;text-transform:uppercase;color:var(--soft)}
+.running{margin:1.8rem 0;padding:.7rem 0 .7rem 1rem;border-left:3px solid var(--c2);
+  color:var(--soft)}.running b{color:var(--ink)}
 .note,.none{font-size:.88rem;color:var(--soft)}
 .tag{margin-left:.6rem;font-weight:400;white-space:nowrap}
 .grid{display:grid;gap:2.4rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr))}
@@ -56,6 +58,7 @@ td small,th small{display:block;font-size:.74rem;color:var(--soft)}td div+div{ma
 .lost{aspect-ratio:1;display:grid;place-items:center;border-radius:6px;background:var(--line);
   font-size:.85rem;color:var(--soft)}
 .card figcaption{margin-top:.6rem;font-size:.8rem;color:var(--soft)}
+.card figcaption .ruler{margin:1rem 5px}.card figcaption .ruler i+i{opacity:.6}
 .card figcaption b{color:var(--ink)}.said header{display:flex;align-items:center;gap:.6rem;
   justify-content:space-between;font-size:.86rem;font-weight:600}
 .badge{flex:none;padding:.12rem .6rem;border-radius:99px;color:var(--c0);background:var(--tint);
@@ -64,6 +67,8 @@ td small,th small{display:block;font-size:.74rem;color:var(--soft)}td div+div{ma
 .ruler{position:relative;height:1px;background:var(--faint);margin:.8rem 5px .9rem}
 .ruler i{position:absolute;top:-5px;width:2px;height:11px;margin-left:-1px;background:var(--ink)}
 .ruler i+i{top:-5px;width:11px;margin-left:-5.5px;border-radius:50%;background:var(--c0)}
+.figures{margin:.7rem 0 0;font-size:.8rem;color:var(--soft);font-variant-numeric:tabular-nums}
+.figures b{color:var(--ink)}
 blockquote{margin:0;font-size:1.02rem;line-height:1.55;max-height:32rem;overflow-y:auto}
 blockquote p{margin:0 0 .5rem}
 pre{white-space:pre-wrap;font:.8rem/1.5 ui-monospace,Menlo,Consolas,
