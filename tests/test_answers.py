@@ -118,5 +118,8 @@ def test_time_and_memory_are_shown_where_they_were_recorded(tmp_path):
     assert ">70<" in memory and ">80<" in memory and len(drawings(section)) == 4
     for row in rows:
         row.update(mfu=0.19, skipped=0)
-    section = page(tmp_path, rows).split("<h2>Time and memory")[1]
-    assert all(f"<b>{curve.title}</b>" in section for curve in EFFORT)
+    text = page(tmp_path, rows)
+    assert "Skipped updates:" not in text
+    assert all(f"<b>{curve.title}</b>" in text.split("<h2>Time and memory")[1] for curve in EFFORT)
+    rows[3]["skipped"], rows[9]["skipped"] = 1, 2
+    assert "Skipped updates: 3." in page(tmp_path, rows)

@@ -44,7 +44,7 @@ EFFORT = (  # shown where a run has recorded them
     Curve("Speed", {"tokens_per_s": "tokens per second and device"}),
     Curve("Model FLOPs utilisation", {"mfu": "share of the device's peak"}),
     Curve("Peak memory", {"peak_memory": "GB"}, scale=1e-9),
-    Curve("Skipped updates", {"skipped": "so far"}, note=(
+    Curve("Skipped updates", {"skipped": "per step"}, note=(
         "An update is skipped where the loss or a gradient is not finite.")),
 )
 
@@ -85,11 +85,13 @@ def _scaled(value: float | None, scale: float) -> float | None:
 
 
 def _sum_up(rows: list[dict]) -> str:
-    """How often the pictures were seen and what the checks cost, where the run recorded it."""
+    """Passes over the pictures, the time of the checks, lost updates: where they were recorded."""
     last = {key: row[key] for row in rows for key in ("epoch", "eval_share") if known(row.get(key))}
     out = ""
     if "epoch" in last:
         out += f" Passes over the training pictures: {charts.number(last['epoch'])}."
     if "eval_share" in last:
         out += f" Held-out checks took {100 * last['eval_share']:.1f} % of the time."
+    if skipped := sum(row["skipped"] for row in rows if known(row.get("skipped"))):
+        out += f" Skipped updates: {skipped:.0f}."
     return out

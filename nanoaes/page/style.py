@@ -59,11 +59,12 @@ td small,th small{display:block;font-size:.74rem;color:var(--soft)}td div+div{ma
   font-size:.85rem;color:var(--soft)}
 .card figcaption{margin-top:.6rem;font-size:.8rem;color:var(--soft)}
 .card figcaption .ruler{margin:1rem 5px}.card figcaption .ruler i+i{opacity:.6}
+.card figcaption .ruler i:first-child{z-index:1}
 .card figcaption b{color:var(--ink)}.said header{display:flex;align-items:center;gap:.6rem;
   justify-content:space-between;font-size:.86rem;font-weight:600}
 .badge{flex:none;padding:.12rem .6rem;border-radius:99px;color:var(--c0);background:var(--tint);
   font-variant-numeric:tabular-nums}
-.badge.bad{color:var(--warn);background:none;border:1px solid;font-weight:400}
+.badge.bad{color:var(--warn);background:none;box-shadow:inset 0 0 0 1px;font-weight:400}
 .ruler{position:relative;height:1px;background:var(--faint);margin:.8rem 5px .9rem}
 .ruler i{position:absolute;top:-5px;width:2px;height:11px;margin-left:-1px;background:var(--ink)}
 .ruler i+i{top:-5px;width:11px;margin-left:-5.5px;border-radius:50%;background:var(--c0)}
