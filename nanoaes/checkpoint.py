@@ -1,7 +1,6 @@
 """Files that survive a crash or a full disk: rows are appended, the rest is written aside, renamed.
 
-Left out: optimizer state, random state and data position; exact resume comes with full-size
-training.
+Left out: what a run needs to go on (`resume.py`).
 """
 
 import errno
@@ -60,12 +59,29 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def cut_rows(path: Path, step: int) -> None:
+    """A file of rows loses those after that step, and a line that a crash cut off.
+
+    Raises:
+        UserError: as `read_rows`.
+    """
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    kept = [line for line, row in zip(lines, read_rows(path), strict=True) if row["step"] <= step]
+    _write_whole(path, "".join(line + "\n" for line in kept))
+
+
 def write_json(path: Path, value: Any) -> None:
     """The whole file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _write_whole(path, json.dumps(value, allow_nan=False))
+
+
+def _write_whole(path: Path, text: str) -> None:
     aside = path.with_name(path.name + ".partial")
     try:
-        aside.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
+        aside.write_text(text, encoding="utf-8")
         _to_disk(aside)
         os.replace(aside, path)
     finally:
@@ -107,6 +123,14 @@ def recover(path: Path) -> None:
         os.replace(old, path)
     for left in (old, aside):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def discard(path: Path) -> None:
+    """Delete a folder such that a crash leaves none of that name that is not whole."""
+    path = path.resolve()
+    aside, _ = _aside(path)
+    os.replace(path, aside)
+    shutil.rmtree(aside)
 
 
 def _aside(path: Path) -> tuple[Path, Path]:

@@ -10,6 +10,7 @@ from nanoaes.config import Config, parse
 from nanoaes.errors import UserError
 from nanoaes.parallel import lost_another, tell_once, together
 from nanoaes.progress import first_by_name, say
+from nanoaes.stop import Stopped
 
 C = TypeVar("C", bound=Config)
 
@@ -19,6 +20,7 @@ def run_script(main: Callable[[C], Any], cls: type[C]) -> None:
     name = Path(sys.argv[0]).name
     for stream in sys.stdout, sys.stderr:
         stream.reconfigure(errors="replace")  # an ASCII terminal knows no dash
+    status = 0
     try:
         cfg = parse(cls)
         with together(getattr(cfg, "device", "cpu")):
@@ -28,9 +30,14 @@ def run_script(main: Callable[[C], Any], cls: type[C]) -> None:
             except UserError as error:
                 told = tell_once(f"{name}: {error}")
                 sys.exit(told or 1)
+            except Stopped as stopped:  # all processes did, so each leaves the group in order
+                say(f"{name}: {stopped}")
+                status = stopped.status
     except UserError as error:  # of the command line: all processes were given the same
         sys.exit(f"{name}: {error}" if first_by_name() else 1)
     except RuntimeError as error:
         if not lost_another(error):
             raise
         sys.exit(f"{name}: another process has ended; see its error")
+    if status:
+        sys.exit(status)

@@ -1,0 +1,45 @@
+"""Is it the same run? A run goes on with the options and the model that it was saved with.
+
+Left out: the pictures' contents; a hash of a hundred thousand files would cost what a step does.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from nanoaes.errors import UserError
+
+MIB = 2**20
+# Where things are, what is said, how many share the work: other bits perhaps, the same run.
+MAY_CHANGE = {"run", "device", "shard", "reference", "gradient_checkpointing", "save_every",
+              "keep_last", "resume", "dry_run", "gpu", "gpus", "log_every", "tracker"}
+AS_SAVED_IF_ZERO = {"tokens_per_micro_batch"}
+
+
+def check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Is this the run that was saved? `saved`, `now`: options and `fingerprint`s, by name.
+
+    Raises:
+        UserError: one line with each that differs.
+    """
+    names = [name for name in {**saved, **now} if name not in MAY_CHANGE
+             and saved.get(name) != now.get(name)
+             and not (name in AS_SAVED_IF_ZERO and now.get(name) == 0)]
+    if names:
+        differ = ", ".join(f"{name}: saved {saved.get(name)!r}, now {now.get(name)!r}"
+                           for name in names)
+        raise UserError(f"--resume goes on with the same options only; {differ}; give them as "
+                        "they were saved or choose another --run")
+
+
+def fingerprint(path: Path) -> str:
+    """Of a model's folder: config, names and sizes of weight files, their first and last MiB."""
+    seen = hashlib.sha256()
+    for file in sorted([*path.glob("*config.json"), *path.glob("*.safetensors")]):
+        size = file.stat().st_size
+        seen.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as content:
+            seen.update(content.read(MIB))
+            content.seek(max(size - MIB, 0))
+            seen.update(content.read(MIB))
+    return seen.hexdigest()[:16]
