@@ -11,6 +11,7 @@ training script looks at held-out pictures and compares its stages with the same
 import nanoaes  # noqa: F401  before torch: see there
 
 # isort: split
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ from nanoaes.script import run_script
 from nanoaes.toy import road as toy
 from nanoaes.vlm import VLM
 
+RECORD = "heldout.json"  # beside the best checkpoint: its step, its score
 Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
 
 
@@ -163,26 +165,31 @@ class Best:
         """
         row, self.score = self._look(policy, 0)
         if first():
-            with publish(self.path) as folder:
-                policy.save(folder)
+            self._hand_out(policy, 0, self.score)
             append_row(self.history, {"step": 0, **row})
+
+    def go_on(self) -> None:
+        """In a run that is resumed: the folder knows what it holds.
+
+        It may hold a step that comes again; the same look then gives the same folder.
+        """
+        record = by_first(lambda: json.loads((self.path / RECORD).read_text(encoding="utf-8")))
+        self.score, self.step = record["score"], record["step"]
+
+    def _hand_out(self, policy: VLM, step: int, score: float) -> None:
+        with publish(self.path) as folder:
+            policy.save(folder)
+            write_json(folder / RECORD, {"step": step, "score": score})
 
     def consider(self, policy: VLM, step: int) -> dict[str, float]:
         """Evaluate; keep the policy if it is the best so far. Returns numbers for the row."""
         row, score = self._look(policy, step)
         if score >= self.score and first():
-            with keep_going(f"the checkpoint of step {step}", say) as saving, \
-                    publish(self.path) as folder:
-                policy.save(folder)
+            with keep_going(f"the checkpoint of step {step}", say) as saving:
+                self._hand_out(policy, step, score)
             if saving.done:
                 self.score, self.step = score, step
         return row | {"eval_share": self.share()}
-
-    def note(self, row: dict) -> None:
-        """A step's numbers, once for all processes."""
-        if first():
-            with keep_going(f"the row of step {row['step']}", say):
-                append_row(self.history, row)
 
     def _look(self, policy: VLM, step: int) -> tuple[dict[str, float], float]:
         begun = time.perf_counter()

@@ -9,8 +9,7 @@ Per step: draw pictures -> sample K answers each -> three rewards -> advantages 
 import nanoaes  # noqa: F401  before torch: see there
 
 # isort: split
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -22,9 +21,12 @@ from torch import Tensor
 import train_sft
 from eval import Best, Sets, compare, read_sets
 from nanoaes.batching import token_batches
-from nanoaes.checkpoint import read_rows, recover, set_aside, write_json
+from nanoaes.checkpoint import cut_rows, read_rows, recover, set_aside, write_json
+from nanoaes.clock import Timer, untimed
+from nanoaes.completions import excerpt
 from nanoaes.config import OptionError, RAPOConfig, SFTConfig, inherit
 from nanoaes.data import Example, load_image, read_all
+from nanoaes.diary import Diary
 from nanoaes.errors import at
 from nanoaes.graphs import Graphs
 from nanoaes.inputs import Prompts
@@ -35,60 +37,89 @@ from nanoaes.models import Models, Reference, load_models
 from nanoaes.optimize import adamw, take_step
 from nanoaes.page.report import write_report
 from nanoaes.parallel import by_first, enough, even, everyone, first, share, total
+from nanoaes.patience import Patience
 from nanoaes.progress import progress, say
-from nanoaes.rapo import Tokens, advantages, rapo_loss, token_loss, token_weights
+from nanoaes.rapo import Tokens, advantages, rapo_loss, rollout_gap, token_loss, token_weights
+from nanoaes.resume import Saves
 from nanoaes.rollout import Rollouts, rollout
 from nanoaes.runs import claim, keep_going, need_room, refuse_overwrite
+from nanoaes.same import check_same, fingerprint
 from nanoaes.sampler import StepSampler, by_dataset, hold_out
 from nanoaes.sampling import uniforms
-from nanoaes.schedule import learning_rate
+from nanoaes.schedule import learning_rate, total_steps
 from nanoaes.script import run_script
+from nanoaes.stop import stopping
 from nanoaes.toy import road as toy
+from nanoaes.tracker import find
 from nanoaes.vlm import VLM
 from nanoaes.watch import warn_of_collapse
 
 
-def train(cfg: RAPOConfig, models: Models, examples: list[Example], best: Best) -> None:
+def train(cfg: RAPOConfig, models: Models, examples: list[Example], *, best: Best, diary: Diary,
+          saves: Saves) -> None:
     """The loop. What did best on the held-out pictures is kept by `best`."""
     sampler = StepSampler([e.dataset for e in examples], cfg.images, cfg.seed)
     steps, said = total_steps(cfg, sampler), set()
-    speaker, limit = models.speaker, models.speaker.asking.max_new_tokens
+    speaker, limit, clock = models.speaker, models.speaker.asking.max_new_tokens, diary.clock
     optimizer = adamw(models.trained, weight_decay=cfg.weight_decay)
-    best.begin(speaker)
-    for step in (bar := progress(range(steps), "RAPO")):
-        # 1. Draw N pictures and ask about this process's share of them.
-        batch, mine = [examples[i] for i in sampler.indices(step)], share(cfg.images)
-        prompts = speaker.prompts([load_image(batch[i].image) for i in mine])
-        # 2. K answers each, from the policy as it is.
-        with at(f"step {step + 1}"):
-            rolls = rollout(
-                speaker, prompts, k=cfg.k, max_new_tokens=limit, temperature=cfg.temperature,
-                uniform=uniforms(cfg.seed, step, mine, cfg.k, limit),
-                tokens=cfg.tokens_per_micro_batch, graphs=best.graphs)
-        # 3. Relative, absolute and format reward, over all pictures of the step.
-        judged = judge(cfg, everyone(rolls.answers(speaker)), batch)
-        # 4. Each answer against its siblings.
-        advantage, flat = advantages(judged.rewards.total, cfg.advantage)
-        # 5. Clipped update with KL to the reference.
-        lr = learning_rate(cfg, step, steps)
-        numbers = update(cfg, models.learner, models.reference, optimizer, prompts=prompts,
-                         rolls=rolls, advantage=advantage.float()[list(mine)].to(speaker.device),
-                         lr=lr, step=step)
-        models.refresh()
-        row = {"step": step + 1, "epoch": (step + 1) * cfg.images / sampler.epoch_size,
-               **describe(judged, flat), **numbers, "lr": lr}
-        # 6. Now and then: how does it score pictures that it was never trained on?
-        if (step + 1) % cfg.eval_every == 0 or step + 1 == steps:
-            row |= best.consider(speaker, step + 1)
-        best.note(row)
-        said = warn_of_collapse(row, said)
-        bar.set_postfix({k: f"{row[k]:.3f}" for k in ("reward", "reward_rel", "reward_abs", "kl")
-                         if k in row})
+    patience = Patience(optimizer)
+    begun = begin(cfg, models, optimizer, best, saves)
+    with stopping() as stop:
+        for step in (bar := progress(range(begun, steps), "RAPO")):
+            # 1. Draw N pictures and ask about this process's share of them.
+            with clock("data"):
+                batch, mine = [examples[i] for i in sampler.indices(step)], share(cfg.images)
+                prompts = speaker.prompts([load_image(batch[i].image) for i in mine])
+            # 2. K answers each, from the policy as it is.
+            with clock("rollout"), at(f"step {step + 1}"):
+                rolls = rollout(
+                    speaker, prompts, k=cfg.k, max_new_tokens=limit, temperature=cfg.temperature,
+                    uniform=uniforms(cfg.seed, step, mine, cfg.k, limit),
+                    tokens=cfg.tokens_per_micro_batch, graphs=best.graphs)
+                answers = everyone(rolls.answers(speaker))
+            # 3. Relative, absolute and format reward, over all pictures of the step.
+            judged = judge(cfg, answers, batch)
+            # 4. Each answer against its siblings.
+            advantage, flat = advantages(judged.rewards.total, cfg.advantage)
+            # 5. Clipped update with KL to the reference.
+            lr = learning_rate(cfg, step, steps)
+            row = {"step": step + 1, "epoch": (step + 1) * cfg.images / sampler.epoch_size,
+                   **describe(judged, flat), "lr": lr}
+            with clock("update"), patience.bear(judged, batch) as numbers:
+                ours = advantage.float()[list(mine)].to(speaker.device)
+                numbers |= update(cfg, models.learner, models.reference, optimizer,
+                                  prompts=prompts, rolls=rolls, advantage=ours, lr=lr, step=step,
+                                  clock=clock)
+                models.refresh()
+            # 6. Now and then: how does it score pictures that it was never trained on?
+            if (step + 1) % cfg.eval_every == 0 or step + 1 == steps:
+                with clock("eval"):
+                    numbers |= best.consider(speaker, step + 1)
+            row |= numbers
+            diary.note(row, of=steps, tokens=rolls.tokens(prompts), batch=batch, judged=judged,
+                       advantage=advantage)
+            saves.after(step + 1, models.trained, optimizer, stop)
+            said = warn_of_collapse(row, said)
+            bar.set_postfix({k: f"{row[k]:.3f}" for k in
+                             ("reward", "reward_rel", "reward_abs", "kl") if k in row})
+
+
+def begin(cfg: RAPOConfig, models: Models, optimizer: torch.optim.Optimizer, best: Best,
+          saves: Saves) -> int:
+    """The cold start, or with --resume the newest state; returns how many steps are done."""
+    state = saves.load(models.trained, optimizer) if cfg.resume else None
+    if state is None:
+        best.begin(models.speaker)
+        return 0
+    models.refresh()
+    best.go_on()
+    say(f"going on after step {state['step']}")
+    return state["step"]
 
 
 def update(cfg: RAPOConfig, policy: VLM, reference: Reference | None,
            optimizer: torch.optim.Optimizer, *, prompts: Prompts, rolls: Rollouts,
-           advantage: Tensor, lr: float, step: int) -> dict[str, float]:
+           advantage: Tensor, lr: float, step: int, clock: Timer = untimed) -> dict[str, float]:
     """mu gradient steps on one batch of rollouts, of which each process has its share.
 
     Returns:
@@ -99,7 +130,8 @@ def update(cfg: RAPOConfig, policy: VLM, reference: Reference | None,
     counted = ~rolls.truncated if cfg.mask_truncated else torch.ones_like(rolls.truncated)
     weight = token_weights(rolls.mask, counted, total({"n": counted.sum()})["n"])
     trained = {n: p for n, p in policy.named_parameters() if p.requires_grad}
-    logp_ref = reference_pass(cfg, reference, prompts, rolls) if reference is not None else None
+    with clock("reference"):
+        logp_ref = reference_pass(cfg, reference, prompts, rolls) if reference else None
     known: list[Tokens] = []  # of each micro-batch, from the first update on
     gap: dict[str, Tensor] = {}
     for _ in range(cfg.updates):
@@ -149,16 +181,6 @@ def logprobs(cfg: RAPOConfig, model: VLM | Reference, part: Prompts, rolls: Roll
     return model(part, rolls.ids[rows], rolls.mask[rows], cfg.temperature, cfg.backend)
 
 
-def rollout_gap(logp: Tensor, sampled: Tensor, weight: Tensor) -> dict[str, Tensor]:
-    """|log-prob in training − when sampled| of the same weights: mean, maximum, share above .05.
-
-    What it is above rounding, the ratio is wrong by.
-    """
-    gap = (logp - sampled).abs()
-    return {"rollout_gap": (weight * gap).sum(), "rollout_gap_max": gap.max(),
-            "rollout_gap_share": (weight * (gap > 0.05)).sum()}
-
-
 def add(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
     """A micro-batch's numbers to the step's, on the device: sums, and one maximum."""
     for name, x in more.items():
@@ -167,25 +189,19 @@ def add(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
         sums[name] = join(sums[name], x) if name in sums else x
 
 
-def total_steps(cfg: RAPOConfig, sampler: StepSampler) -> int:
-    """--epochs or --steps as steps; says what they are in passes over the pictures."""
-    steps = math.ceil(cfg.epochs * sampler.epoch_size / cfg.images) or cfg.steps
-    say(f"RAPO: {steps} steps of {cfg.images} pictures x {cfg.k} answers, "
-        f"{steps * cfg.images / sampler.epoch_size:.1f} passes over {sampler.epoch_size} pictures")
-    return steps
-
-
 def main(cfg: RAPOConfig) -> None:
     """Data, cold-started model, training, evaluation of all stages, report and table."""
     run = Path(cfg.run)
     enough("--images", cfg.images)
     with ExitStack() as claimed:
-        (examples, held, tests), stages = by_first(lambda: prepare(cfg, run, claimed))
+        (examples, held, tests), stages, saves = by_first(lambda: prepare(cfg, run, claimed))
         models = load_models(stages["cold start"], cfg, cfg.reference if cfg.beta else "")
-        by_first(partial(make_room, cfg, run, models.speaker))
+        begun = by_first(partial(make_room, cfg, run, models, saves))
         best = Best(run / "rapo", run / "metrics.jsonl", held, cfg,
                     Graphs() if models.speaker.device.type == "cuda" else None)
-        train(cfg, models, examples, best)
+        diary = Diary(cfg, models.speaker.device, partial(draw, cfg, run), begun)
+        claimed.callback(diary.tracker.close)
+        train(cfg, models, examples, best=best, diary=diary, saves=saves)
         say(f"held-out checks took {best.share():.0%} of the time; the best, of step {best.step}, "
             f"is in {best.path}")
         del models  # its memory is needed for the stages
@@ -194,25 +210,43 @@ def main(cfg: RAPOConfig) -> None:
 
 
 def prepare(cfg: RAPOConfig, run: Path, claimed: ExitStack
-            ) -> tuple[tuple[list[Example], Sets, Sets], dict[str, Path]]:
-    """All that can be refused, before anything is moved: the folder, the pictures, the stages."""
+            ) -> tuple[tuple[list[Example], Sets, Sets], dict[str, Path], Saves]:
+    """All that can be refused, before anything is moved: folder, pictures, stages, another run."""
     if cfg.model:
         refuse_overwrite(Path(cfg.model), run / "rapo", "--run")
+    find(cfg.tracker)
     claimed.enter_context(claim(run, "train_rapo.py"))
     for name in ("backbone", "sft", "rapo"):
         recover(run / name)
     sets = pictures(cfg, run)
     StepSampler([e.dataset for e in sets[0]], cfg.images)
-    return sets, cold_start(cfg, run)
+    stages = cold_start(cfg, run)
+    same = {"options": asdict(cfg), "weights": fingerprint(stages["cold start"])}
+    saves = Saves(run / "resume", cfg.keep_last, cfg.save_every, same)
+    if cfg.resume and (state := saves.facts()):
+        check_same({**state["options"], "weights": state["weights"]},
+                   {**same["options"], "weights": same["weights"]})
+    return sets, stages, saves
 
 
-def make_room(cfg: RAPOConfig, run: Path, vlm: VLM) -> None:
-    """For what will be written; an earlier run's results are moved."""
-    size = sum(p.numel() * p.element_size() for p in vlm.parameters())
-    need_room(run, 2 * size + 2**24, "the best checkpoint, old and new,")
-    set_aside(run, ["metrics.jsonl", "rapo", "report.html",
-                    *(path.name for path in run.glob("eval_*.json"))])
-    write_json(run / "train_rapo.json", asdict(cfg))
+def make_room(cfg: RAPOConfig, run: Path, models: Models, saves: Saves) -> int:
+    """For what will be written; an earlier run's results are moved, or with --resume gone on with.
+
+    Returns how many steps are done.
+    """
+    size = sum(p.numel() * p.element_size() for p in models.speaker.parameters())
+    trained = sum(p.numel() for p in models.trained.values())
+    need_room(run, 2 * size + bool(cfg.save_every) * (cfg.keep_last + 1) * 12 * trained + 2**24,
+              "the best checkpoint, old and new, and --keep_last states of the run,")
+    state = saves.facts() if cfg.resume else None
+    if state is None:
+        set_aside(run, ["metrics.jsonl", "completions.jsonl", "rapo", "report.html", "resume",
+                        "tensorboard", *(path.name for path in run.glob("eval_*.json"))])
+        write_json(run / "train_rapo.json", asdict(cfg))
+        return 0
+    for name in ("metrics.jsonl", "completions.jsonl"):
+        cut_rows(run / name, state["step"])
+    return state["step"]
 
 
 def report(cfg: RAPOConfig, stages: dict[str, Path], tests: Sets, run: Path, step: int) -> None:
@@ -224,10 +258,16 @@ def report(cfg: RAPOConfig, stages: dict[str, Path], tests: Sets, run: Path, ste
                                     for name, result in evals.items()]
     remarks.append(f"RAPO: the checkpoint of step {step}, the best on held-out pictures")
     with keep_going("the report", say):
-        page = write_report(run / "report.html", "Aes-R1" if cfg.train else "Aes-R1 in miniature",
-                            read_rows(run / "metrics.jsonl"), evals, vars(cfg), remarks)
-        remarks.append(f"report: {page.resolve()}")
+        remarks.append(f"report: {draw(cfg, run, 0, evals, remarks).resolve()}")
     print(format_table(evals), *remarks, sep="\n")
+
+
+def draw(cfg: RAPOConfig, run: Path, steps: int, evals: dict[str, dict] | None = None,
+         remarks: Sequence[str] = ()) -> Path:
+    """The report; `steps`, of the whole run, while that still goes on."""
+    return write_report(run / "report.html", "Aes-R1" if cfg.train else "Aes-R1 in miniature",
+                        read_rows(run / "metrics.jsonl"), evals or {}, vars(cfg), list(remarks),
+                        answers=excerpt(run / "completions.jsonl"), steps=steps)
 
 
 def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:

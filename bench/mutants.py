@@ -299,9 +299,9 @@ TABLE = {
         M("the last batch is lost",
           "    if batch:\n        yield range(start, places.stop), batch\n", "", "eval"),
         M("a batch beyond the budget", "> CACHED * tokens:", "> CACHED * tokens * 100:", "eval"),
-        M("the cold start is not saved", "            with publish(self.path) as folder:\n"
-          "                policy.save(folder)\n            append_row", "            append_row",
-          "best"),
+        M("the cold start is not saved",
+          "            self._hand_out(policy, 0, self.score)\n            append_row",
+          "            append_row", "best"),
         M("no row of the cold start",
           '        append_row(self.history, {"step": 0, **row})\n', "", "best"),
         M("in-domain and out-of-domain swapped", '(("in", test_in), ("ood", test_ood))',
@@ -367,8 +367,7 @@ TABLE = {
           "cfg.eval_every == 0:", "loop"),
         M("looks only at the end", "if (step + 1) % cfg.eval_every == 0 or step + 1 == steps:",
           "if step + 1 == steps:", "loop"),
-        M("no look before the first step", "    best.begin(speaker)\n", "", "loop"),
-        M("half an epoch is none", "math.ceil(cfg.epochs", "math.floor(cfg.epochs", "loop"),
+        M("no look before the first step", "        best.begin(models.speaker)\n", "", "loop"),
         M("a warning at every step", "said = warn_of_collapse(row, said)",
           "warn_of_collapse(row, said)", "loop"),
         M("the entropy is the last micro-batch's", "sums[name] = join(sums[name], x) if name in "
@@ -388,6 +387,7 @@ TABLE = {
           "peak * (steps - step) / (steps - warmup)", "sft"),
         M("the rate never falls", "cfg.lr * (steps - step) / (steps - cfg.warmup)", "cfg.lr",
           "loop"),
+        M("half an epoch is none", "math.ceil(cfg.epochs", "math.floor(cfg.epochs", "loop"),
     ],
     "nanoaes/models.py": [
         M("the cold start always trains the tower", " and not cfg.train_vision", " and False",

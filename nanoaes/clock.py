@@ -7,12 +7,20 @@ process for another, which counts as the phase that it happens in.
 import resource
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 WORK = ("s_rollout", "s_reference", "s_update")  # what a step would be without data and looking
+
+
+Timer = Callable[[str], AbstractContextManager[None]]  # a `Clock`, or `untimed`
+
+
+def untimed(phase: str) -> AbstractContextManager[None]:
+    """In a clock's place where nobody wants to know."""
+    return nullcontext()
 
 
 class Clock:
@@ -27,7 +35,7 @@ class Clock:
     def __init__(self, device: torch.device):
         # A GPU works on what was queued while Python is ahead: without waiting at its borders a
         # phase's seconds would be those of whoever first asks for a number. Nothing waits within.
-        self._waits = device.type == "cuda"
+        self._device = device if device.type == "cuda" else None
         self._seconds: dict[str, float] = {}
         self._phase, self._since = "", 0.0
 
@@ -43,8 +51,8 @@ class Clock:
 
     def _charge(self, phase: str) -> None:
         """To the phase until now what has passed since; from here on `phase`, or none ("")."""
-        if self._waits:
-            torch.cuda.synchronize()
+        if self._device:
+            torch.cuda.synchronize(self._device)
         now = time.perf_counter()
         if self._phase:
             self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since

@@ -159,6 +159,14 @@ class RAPOConfig(LearnConfig):
     max_grad_norm: float = opt(1.0, "gradient clipping", above=0)
     train_vision: bool = opt(True, "train the vision tower too")
     eval_every: int = opt(20, "steps between evaluations on the held-out pictures", low=1)
+    save_every: int = opt(0, "steps between states of the whole run, from which --resume goes on; "
+                             "0: only when the run is asked to stop", low=0)
+    keep_last: int = opt(2, "states that are kept, the newest", low=1)
+    resume: bool = opt(False, "go on from the newest state in RUN; without one, begin")
+    log_every: int = opt(20, "steps between those whose answers go to completions.jsonl; 0: none",
+                         low=0)
+    tracker: str = opt("none", "each step's numbers also to tensorboard or wandb, if installed",
+                       ("none", "tensorboard", "wandb"))
 
 
 @dataclass

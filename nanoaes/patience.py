@@ -27,7 +27,7 @@ class Patience:
 
     @contextmanager
     def bear(self, judged: Judged, batch: Sequence[Example]) -> Iterator[dict[str, float]]:
-        """Around an update: the numbers that it fills in; "skipped" tells how many in a row were.
+        """Around an update: the numbers that it fills in; "skipped" is 1 if it was not finite.
 
         `take_step` raises on every process alike, and changes no weight.
 
@@ -46,7 +46,7 @@ class Patience:
                                 f"{diagnosis(judged, batch)}; lower --lr, or leave the pictures "
                                 "out, and go on from an earlier state") from error
             say(f"{error.what} not finite: this step is skipped ({self.skipped} in a row)")
-            numbers["skipped"] = self.skipped
+            numbers["skipped"] = 1
 
 
 def diagnosis(judged: Judged, batch: Sequence[Example]) -> str:

@@ -109,3 +109,13 @@ def token_weights(mask: Tensor, counted: Tensor | None = None, n_counted: Tensor
     n_counted = counted.sum() if n_counted is None else n_counted
     lengths = mask.sum(2, keepdim=True).clamp(min=1)
     return mask * counted[..., None] / (lengths * n_counted.clamp(min=1))
+
+
+def rollout_gap(logp: Tensor, sampled: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """|log-prob in training − when sampled| of the same weights: mean, maximum, share above .05.
+
+    What it is above rounding, the ratio is wrong by.
+    """
+    gap = (logp - sampled).abs()
+    return {"rollout_gap": (weight * gap).sum(), "rollout_gap_max": gap.max(),
+            "rollout_gap_share": (weight * (gap > 0.05)).sum()}

@@ -30,6 +30,7 @@ from nanoaes.errors import UserError
 from nanoaes.parallel import by_first, everyone, first, rank, share
 from nanoaes.progress import say
 from nanoaes.runs import keep_going
+from nanoaes.stop import Stopped, Stopping
 
 T = TypeVar("T")
 MIB = 2**20
@@ -39,9 +40,28 @@ RECORD = "state.json"
 class Saves:
     """The states of one run. All processes call alike, and see one disk."""
 
-    def __init__(self, folder: Path, keep: int):
-        """keep: how many stay."""
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int, every: int = 0,
+                 facts: dict[str, Any] | None = None):
+        """
+        Args:
+            keep: how many stay. every: steps between them; 0: only where a run is asked to stop.
+            facts: what every state is saved with.
+        """
+        self.folder, self.keep, self.every, self.always = folder, keep, every, facts or {}
+
+    def after(self, step: int, trained: dict[str, Tensor], optimizer: torch.optim.Optimizer,
+              stop: Stopping) -> None:
+        """At the end of a step: save where it is due, or where a signal has asked the run to stop.
+
+        Raises:
+            Stopped: it was asked to.
+        """
+        signal, saved = stop.asked(), False
+        if signal or (self.every and step % self.every == 0):
+            saved = self.save(step, trained, optimizer, self.always)
+        if signal:
+            raise Stopped(signal, f"stopped after step {step}, {'' if saved else 'NOT '}saved; "
+                                  "go on with --resume true")
 
     def save(self, step: int, trained: dict[str, Tensor], optimizer: torch.optim.Optimizer,
              facts: dict[str, Any]) -> bool:

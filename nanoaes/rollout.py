@@ -49,6 +49,10 @@ class Rollouts:
     logp: Tensor  # (N, K, T) fp32, of the sampled token when it was sampled; 0 where masked
     truncated: Tensor  # (N, K) bool, no stop token within the limit
 
+    def tokens(self, prompts: Prompts) -> int:
+        """Of all answers and of their prompts, a prompt once for each of its K answers."""
+        return int(self.mask.shape[1] * prompts.mask.sum() + self.mask.sum())
+
     def answers(self, vlm: VLM) -> list[list[Answer]]:
         """N pictures' K answers as text, without their stop token.
 

@@ -1,9 +1,19 @@
-"""Learning rates, as functions of the step alone: resuming needs no state of a scheduler."""
+"""How many steps, and each one's learning rate: functions of options and step, without state."""
 
 import math
 from collections.abc import Callable
 
 from nanoaes.config import RAPOConfig
+from nanoaes.progress import say
+from nanoaes.sampler import StepSampler
+
+
+def total_steps(cfg: RAPOConfig, sampler: StepSampler) -> int:
+    """--epochs or --steps as steps; says what they are in passes over the pictures."""
+    steps = math.ceil(cfg.epochs * sampler.epoch_size / cfg.images) or cfg.steps
+    say(f"RAPO: {steps} steps of {cfg.images} pictures x {cfg.k} answers, "
+        f"{steps * cfg.images / sampler.epoch_size:.1f} passes over {sampler.epoch_size} pictures")
+    return steps
 
 
 def learning_rate(cfg: RAPOConfig, step: int, steps: int) -> float:

@@ -16,6 +16,19 @@ from nanoaes.errors import UserError
 Parts = tuple[Callable[[dict[str, float], int], object], Callable[[], object]]  # log, close
 
 
+PACKAGES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}  # what is imported
+
+
+def find(kind: str) -> None:
+    """Before anything is trained: is --tracker's package there?
+
+    Raises:
+        UserError: it is not.
+    """
+    if kind != "none":
+        _imported(PACKAGES[kind], kind)
+
+
 class Tracker:
     """Only the first process makes one."""
 
@@ -42,7 +55,7 @@ def _none(run: Path, config: dict[str, Any], step: int) -> Parts:
 
 def _tensorboard(run: Path, config: dict[str, Any], step: int) -> Parts:
     """Into RUN/tensorboard."""
-    writer = _imported("torch.utils.tensorboard", "tensorboard").SummaryWriter(
+    writer = _imported(PACKAGES["tensorboard"], "tensorboard").SummaryWriter(
         run / "tensorboard", purge_step=step + 1 if step else None)
 
     def log(numbers: dict[str, float], step: int) -> None:
@@ -55,7 +68,7 @@ def _tensorboard(run: Path, config: dict[str, Any], step: int) -> Parts:
 
 def _wandb(run: Path, config: dict[str, Any], step: int) -> Parts:
     """To the user's W&B project "nanoaes"; WANDB_MODE=offline keeps it in RUN/wandb."""
-    wandb = _imported("wandb", "wandb")
+    wandb = _imported(PACKAGES["wandb"], "wandb")
     try:
         begun = wandb.init(project="nanoaes", group=run.resolve().name, dir=run, config=config)
     except wandb.Error as error:

@@ -64,7 +64,8 @@ def test_only_a_gpu_is_waited_for_and_only_at_the_borders(monkeypatch, hand, dev
     # What was queued takes its time when it is waited for, as on a GPU.
     queue, waited = [3.0], []
 
-    def synchronize():
+    def synchronize(which):
+        assert which == device
         waited.append(1)
         hand(queue.pop() if queue else 0.0)
 

@@ -97,7 +97,8 @@ def test_an_ascii_terminal_ends_no_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cls, scripts", [
     (CoTConfig, ["build_cot"]), (SFTConfig, ["train_sft", "nanoaes/models"]),
-    (RAPOConfig, ["train_rapo", "eval", "nanoaes/judge", "nanoaes/models", "nanoaes/schedule"]),
+    (RAPOConfig, ["train_rapo", "eval", "nanoaes/diary", "nanoaes/judge", "nanoaes/models",
+                  "nanoaes/schedule"]),
     (EvalConfig, ["eval", "nanoaes/models"])])
 def test_every_field_is_used(cls: type, scripts: list[str]) -> None:
     """RAPO's evaluation settings are read by eval.py, some by `loading`; SFT hands on heldout."""

@@ -16,9 +16,11 @@ import train_rapo
 from nanoaes.checkpoint import read_rows
 from nanoaes.config import RAPOConfig
 from nanoaes.data import Example, load_image
+from nanoaes.diary import Diary
 from nanoaes.inputs import Prompts
 from nanoaes.judge import Judged
 from nanoaes.models import Models
+from nanoaes.resume import Saves
 from nanoaes.reward import Rewards, Truth
 from nanoaes.rollout import Answer, Rollouts, rollout
 from nanoaes.sampler import StepSampler
@@ -152,6 +154,13 @@ def test_later_updates_are_the_papers_formula(eps_low: float, eps_high: float) -
     assert_moved_alike(policy, plain, restless(0))
 
 
+def train(cfg: RAPOConfig, models: Models, examples: list[Example], best: eval_script.Best) -> None:
+    """The loop, with all that it writes beside `best`."""
+    cfg = dataclasses.replace(cfg, run=str(best.path.parent))
+    train_rapo.train(cfg, models, examples, best=best, saves=Saves(best.path.parent / "resume", 1),
+                     diary=Diary(cfg, torch.device("cpu"), lambda steps: None))
+
+
 def best_of(scores: list[float], folder: Path, cfg: RAPOConfig, monkeypatch) -> eval_script.Best:
     """Looks at nothing: one score after the other."""
     left = iter(scores)
@@ -208,7 +217,7 @@ def test_three_steps_are_those_of_a_plain_loop(options: dict, album: list[Exampl
     policy.hf.model.visual.requires_grad_(cfg.train_vision)
     reference = restless(1).requires_grad_(False) if cfg.beta else None
     best = best_of([0.1, 0.2, 0.3], tmp_path, cfg, monkeypatch)
-    train_rapo.train(cfg, Models(policy, policy, reference), album, best)
+    train(cfg, Models(policy, policy, reference), album, best)
     want = plain_train(cfg, plain, reference, album)
     rows = read_rows(tmp_path / "metrics.jsonl")[1:]
     assert any(0 < row["truncated"] < 1 for row in want), "the mask has nothing to do"
@@ -243,7 +252,7 @@ def test_the_folder_holds_the_weights_of_the_best_look(album: list[Example], tmp
             return look(vlm, step)
 
         best._look = seen
-        train_rapo.train(cfg, Models(policy, policy), album, best)
+        train(cfg, Models(policy, policy), album, best)
         kept = VLM.load(folder / "rapo", device="cpu")
         same = [torch.equal(torch.cat([p.detach().flatten() for p in kept.parameters()]), x)
                 for x in looks]
@@ -266,7 +275,7 @@ def test_training_samples_and_held_out_answers_are_greedy(album: list[Example], 
     best = eval_script.Best(tmp_path / "rapo", tmp_path / "metrics.jsonl",
                             {"a": ("in", album[:3])}, cfg, None)
     policy = restless()
-    train_rapo.train(cfg, Models(policy, policy), album[3:], best)
+    train(cfg, Models(policy, policy), album[3:], best)
     assert [c["temperature"] for c in calls["train"]] == [1.2] * 3
     assert [c["temperature"] for c in calls["eval"]] == [0] * 2
     for step, call in enumerate(calls["train"]):
@@ -285,7 +294,7 @@ def test_the_loop_is_given_a_frozen_reference_only_where_it_is_used(
     """And no picture that is held out."""
     given: dict[str, Any] = {}
 
-    def train(cfg, models, examples, best) -> None:
+    def train(cfg, models, examples, best, diary, saves) -> None:
         given.update(policy=models.learner, reference=models.reference, examples=examples,
                      best=best)
         assert models.speaker is models.learner, "the toy pays for a copy"

@@ -26,7 +26,7 @@ HERE = Path(__file__)
 
 
 class Net(nn.Module):
-    """Odd shapes, so that no number of processes shares them evenly; `idle` never has a gradient."""
+    """Odd shapes, which no number of processes shares evenly; `idle` never has a gradient."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from nanoaes.errors import UserError
-from nanoaes.tracker import Tracker
+from nanoaes.tracker import Tracker, find
 
 ROOT = Path(__file__).parents[1]
 ROW = {"step": 7, "reward": 1.5, "skipped": 2, "where": "step 7", "resumed": True, "kl": None}
@@ -86,11 +86,12 @@ def test_none_tells_nobody(tmp_path, told):
                                           ("wandb", "wandb")])
 def test_a_package_that_is_not_there_is_named_with_the_remedy(tmp_path, monkeypatch, kind, module):
     monkeypatch.setitem(sys.modules, module, None)  # so that an import of it fails
-    with pytest.raises(UserError) as caught:
-        Tracker(kind, tmp_path, {})
-    message = str(caught.value)
-    assert message.startswith(f"--tracker {kind}: ") and f"pip install {kind}" in message
-    assert "\n" not in message and not list(tmp_path.iterdir())
+    for ask in (lambda: find(kind), lambda: Tracker(kind, tmp_path, {})):
+        with pytest.raises(UserError) as caught:
+            ask()
+        message = str(caught.value)
+        assert message.startswith(f"--tracker {kind}: ") and f"pip install {kind}" in message
+        assert "\n" not in message and not list(tmp_path.iterdir())
 
 
 def test_nothing_is_imported_before_it_is_asked_for():

@@ -1,0 +1,122 @@
+"""A run that goes on from a state is the run that went on past it in its own process.
+
+Not only at the end: pictures, answers, rewards, learning rates, losses, weights, the optimizer.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import pictures, tiny_vlm
+
+import train_rapo
+from nanoaes.checkpoint import read_rows
+from nanoaes.config import RAPOConfig
+from nanoaes.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+TIMED = {"eval_share", "tokens_per_s", "peak_memory", "s_data", "s_rollout", "s_reference",
+         "s_update", "s_eval"}
+
+
+def options(root: Path, run: Path, **more: Any) -> RAPOConfig:
+    """Six steps of four pictures, a state after every second."""
+    csv = f"csv:{root / 'a.csv'}@0-1"
+    return RAPOConfig(**{"run": str(run), "model": str(root / "model"), "train": csv,
+                         "test_in": csv, "heldout": 3, "images": 4, "k": 2, "steps": 6,
+                         "max_new_tokens": 6, "eval_every": 3, "save_every": 2, "keep_last": 9,
+                         "log_every": 1, "lr": 1e-3, "updates": 2, "device": "cpu", **more})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Path, Path]:
+    """Pictures and a model; the run that nobody has stopped."""
+    root = tmp_path_factory.mktemp("whole")
+    for i, picture in enumerate(pictures(9)):
+        picture.save(root / f"{i}.png")
+    rows = [f"{i}.png,{i / 8:.3f}" for i in range(9)]
+    (root / "a.csv").write_text("\n".join(["image,score", *rows]) + "\n")
+    tiny_vlm().save(root / "model")
+    train_rapo.main(options(root, root / "run"))
+    return root, root / "run"
+
+
+def story(run: Path) -> tuple[list[dict], list[dict]]:
+    """All that does not depend on the clock."""
+    rows = [{k: v for k, v in row.items() if k not in TIMED}
+            for row in read_rows(run / "metrics.jsonl")]
+    return rows, read_rows(run / "completions.jsonl")
+
+
+def weights(folder: Path) -> list[bytes]:
+    return [f.read_bytes() for f in sorted(folder.glob("*.safetensors")) + sorted(
+        folder.glob("*.distcp"))]
+
+
+@pytest.mark.parametrize("after", [2, 4])
+def test_going_on_is_going_past(after: int, whole: tuple[Path, Path], tmp_path: Path, capsys
+                                ) -> None:
+    root, run = whole
+    again = tmp_path / "again"
+    shutil.copytree(run, again)
+    for step in range(after + 1, 7):  # as if the run had died before them
+        shutil.rmtree(again / "resume" / f"step-{step:06d}", ignore_errors=True)
+    train_rapo.main(options(root, again, resume=True))
+    assert f"going on after step {after}" in capsys.readouterr().out
+    rows, answers = story(again)
+    assert [row["step"] for row in rows] == list(range(7))
+    assert len(answers) == 6 * 4 * 2
+    assert (rows, answers) == story(run)
+    for part in (Path("resume") / "step-000006", Path("rapo")):
+        assert weights(again / part) == weights(run / part) != []
+    assert not list(again.glob("before-*"))
+
+
+def test_without_a_state_a_resume_begins(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    root, run = whole
+    train_rapo.main(options(root, tmp_path, resume=True, save_every=0))
+    assert story(tmp_path) == story(run) and not (tmp_path / "resume").exists()
+
+
+def test_another_run_is_refused_with_what_differs(whole: tuple[Path, Path], tmp_path: Path
+                                                  ) -> None:
+    root, run = whole
+    before = weights(run / "rapo")
+    with pytest.raises(UserError, match="steps: saved 6, now 7, lr: saved 0.001, now 0.01"):
+        train_rapo.main(options(root, run, resume=True, steps=7, lr=0.01))
+    shutil.copytree(root, tmp_path / "b", ignore=shutil.ignore_patterns("run"))
+    tiny_vlm(1).save(tmp_path / "b" / "model")
+    with pytest.raises(UserError, match="weights: saved"):
+        train_rapo.main(options(tmp_path / "b", run, resume=True))
+    assert weights(run / "rapo") == before and (run / "metrics.jsonl").is_file()
+
+
+def test_a_signal_ends_the_step_saves_and_says_so(whole: tuple[Path, Path], tmp_path: Path
+                                                  ) -> None:
+    """SIGTERM after the first step; what goes on then is the run that nobody has stopped."""
+    root, run = whole
+    words = [sys.executable, str(ROOT / "train_rapo.py")]
+    for name, value in vars(options(root, tmp_path / "run", save_every=0)).items():
+        if value != "" and value is not False and name != "epochs":
+            words += [f"--{name}", str(value)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "OMP_NUM_THREADS": "1"})
+    rows = tmp_path / "run" / "metrics.jsonl"
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (rows.is_file() and rows.read_text().count("\n") > 1):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in err, err
+    assert "go on with --resume true" in out
+    assert len(list((tmp_path / "run" / "resume").glob("step-*"))) == 1
+    train_rapo.main(options(root, tmp_path / "run", save_every=0, resume=True))
+    ours, theirs = story(tmp_path / "run"), story(run)
+    assert [row["step"] for row in ours[0]] == list(range(7))
+    assert ours[1] == theirs[1]
