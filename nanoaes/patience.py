@@ -27,7 +27,7 @@ class Patience:
 
     @contextmanager
     def bear(self, judged: Judged, batch: Sequence[Example]) -> Iterator[dict[str, float]]:
-        """Around an update: the numbers that it fills in; "skipped" is 1 if it was not finite.
+        """Around an update: the numbers that it fills in, and "skipped", 0 or 1.
 
         `take_step` raises on every process alike, and changes no weight.
 

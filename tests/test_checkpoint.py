@@ -1,5 +1,6 @@
 """Nothing is lost on a crash: rows are appended, folders appear whole or not at all."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from nanoaes.checkpoint import (
     append_row,
-    append_rows,
+    cut_rows,
     publish,
     read_rows,
     recover,
@@ -47,15 +48,6 @@ def test_a_line_torn_by_a_crash_does_not_count_and_is_replaced(tmp_path: Path) -
         file.write('{"a": ')
     assert read_rows(path) == [{"a": 1}]
     append_row(path, {"a": 2})
-    assert read_rows(path) == [{"a": 1}, {"a": 2}]
-
-
-def test_of_several_rows_all_are_written_or_none(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    append_rows(path, [{"a": 1}, {"a": 2}])
-    with pytest.raises(ValueError, match="JSON"):
-        append_rows(path, [{"a": 3}, {"a": float("inf")}])
-    append_rows(path, [])
     assert read_rows(path) == [{"a": 1}, {"a": 2}]
 
 
@@ -183,3 +175,31 @@ def test_json_is_whole(tmp_path: Path) -> None:
         write_json(tmp_path / "x" / "a.json", {"a": object()})
     assert (tmp_path / "x" / "a.json").read_text() == '{"a": 1}'
     assert [p.name for p in (tmp_path / "x").iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("end", ["", '{"step": 9, "lo'])
+def test_rows_after_a_step_are_cut(tmp_path: Path, end: str) -> None:
+    """Others stay as they are written, several of one step too."""
+    path = tmp_path / "rows.jsonl"
+    kept = '{"step": 0}\n{"step":2,"text":"é\\u2028"}\n{"step": 2, "x": 1.50}\n'
+    path.write_text(kept + '{"step": 3}\n{"step": 4}\n' + end, encoding="utf-8")
+    cut_rows(path, 2)
+    assert path.read_text(encoding="utf-8") == kept
+    cut_rows(path, -1)
+    assert path.read_text() == "" and [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
+    cut_rows(tmp_path / "none.jsonl", 2)
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_cut_that_fails_changes_nothing(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+
+    def full(*paths: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError):
+        cut_rows(path, 1)
+    assert read_rows(path) == [{"step": 1}, {"step": 2}]
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]

@@ -1,0 +1,81 @@
+"""A run goes on with the options and the model it was saved with; which differ is said."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from nanoaes.config import RAPOConfig
+from nanoaes.errors import UserError
+from nanoaes.same import MIB, check_same, fingerprint
+
+
+def test_exactly_what_differs_is_named() -> None:
+    saved = asdict(RAPOConfig(lr=1e-4, k=4)) | {"weights": "abc", "gone": 1}
+    now = asdict(RAPOConfig(lr=2e-4, k=8)) | {"weights": "def"}
+    with pytest.raises(UserError) as error:
+        check_same(saved, now)
+    assert str(error.value) == (
+        "--resume goes on with the same options only; k: saved 4, now 8, lr: saved 0.0001, now "
+        "0.0002, weights: saved 'abc', now 'def', gone: saved 1, now None; give them as they were "
+        "saved or choose another --run")
+
+
+def test_what_changes_no_number_may_change() -> None:
+    saved = asdict(RAPOConfig(tokens_per_micro_batch=4096)) | {"save_every": 2, "resume": False}
+    now = asdict(RAPOConfig(run="elsewhere", device="cpu", shard=2, reference="cpu",
+                            gradient_checkpointing=True, tokens_per_micro_batch=0))
+    check_same(saved, now | {"save_every": 5, "keep_last": 1, "resume": True, "log_every": 3})
+    with pytest.raises(UserError, match="; tokens_per_micro_batch: saved 4096, now 2048; "):
+        check_same(saved, now | {"tokens_per_micro_batch": 2048})
+
+
+def test_each_option_but_those_counts() -> None:
+    """A new option counts until somebody says that it does not."""
+    same = asdict(RAPOConfig())
+    free = {"run", "device", "shard", "reference", "gradient_checkpointing", "save_every",
+            "keep_last", "resume", "dry_run", "gpu", "gpus", "log_every", "tracker"}
+    for name in same.keys() - free:
+        with pytest.raises(UserError, match=f"; {name}: saved "):
+            check_same(same, same | {name: "other"})
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Two weight files, one larger than head and tail together."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "a.safetensors").write_bytes(bytes(100))
+    (tmp_path / "b.safetensors").write_bytes(bytes(3 * MIB))
+    return tmp_path
+
+
+def patch(path: Path, place: int) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= 1
+    path.write_bytes(raw)
+
+
+def test_a_fingerprint_tells_models_apart(model: Path) -> None:
+    seen = [fingerprint(model)]
+    for change in (
+            lambda: (model / "config.json").write_text("{ }"),
+            lambda: (model / "adapter_config.json").write_text("{ }"),
+            lambda: patch(model / "a.safetensors", 50),
+            lambda: patch(model / "b.safetensors", MIB - 1),
+            lambda: patch(model / "b.safetensors", 2 * MIB),
+            lambda: (model / "b.safetensors").write_bytes(bytes(4 * MIB)),
+            lambda: (model / "b.safetensors").rename(model / "c.safetensors"),
+            lambda: (model / "a.safetensors").unlink()):
+        change()
+        seen.append(fingerprint(model))
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_fingerprint_is_of_the_model_only_and_reads_little(model: Path, monkeypatch) -> None:
+    before = fingerprint(model)
+    (model / "eval.json").write_text("{}")
+    patch(model / "b.safetensors", MIB)  # between head and tail: not looked at
+    assert fingerprint(model) == before
+    moved = model.rename(model.parent / "moved")
+    assert fingerprint(moved) == before
