@@ -18,6 +18,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "script": {"config", "errors", "parallel", "progress", "stop"},
     "sharding": {"errors", "parallel", "vlm"},
     "models": {"config", "parallel", "sharding", "vlm"},
+    "anatomy": set(), "memory": {"anatomy", "logprob", "rollout"}, "budget": {"errors", "memory"},
     "judge": {"config", "data", "prompt", "reward", "rollout"},
     "clock": set(), "tracker": {"errors"}, "completions": {"data", "judge"},
     "resume": {"checkpoint", "errors", "parallel", "progress", "runs", "stop"},

@@ -1,0 +1,226 @@
+"""What a run needs, before it allocates: bytes per process by part, from a model's numbers alone.
+
+    parts    weights, gradients, optimizer, copy, reference, KV cache, activations, head, …
+    phases   rollout, reference, update, step: what is alive in each; the largest is the peak
+
+Everything is counted at the longest that the options allow: prompts and answers without gaps, all
+answers at their limit. It follows from shapes and from what autograd keeps; bench/memory.py holds
+it against what is measured.
+Left out: what CUDA itself, NCCL and the allocator's gaps take (`budget.MARGIN` is for them), and
+loading, which needs less than training does.
+"""
+
+from dataclasses import dataclass, replace
+
+from nanoaes.anatomy import Anatomy, Tower
+from nanoaes.logprob import TILE
+from nanoaes.rollout import CACHED, LOGITS, PROMPT
+
+GPU_TILE = 2**28  # as `kernels.TILE`, which needs Triton to be imported; in 16 bits
+KEPT = 2 * 2**30  # KV cache up to here stays between rollouts (`graphs.Graphs`)
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run asks of each process."""
+
+    model: Anatomy
+    tokens: int  # --tokens_per_micro_batch
+    prompt: int  # P, tokens of a prompt with its picture
+    picture: int  # image tokens of it
+    answer: int  # T, tokens of the longest answer
+    k: int  # K, answers per picture
+    images: int  # N / processes
+    dtype: str = "float32"
+    processes: int = 1  # that share one copy of the weights
+    alone: bool = True  # no others at all
+    checkpointing: bool = False
+    reference: str = ""  # "", sharded or cpu
+    vision: bool = True  # train the vision tower
+    adapters: int = 0  # LoRA's parameters; 0: full training
+    cuda: bool = False
+    script: str = "rapo"  # rapo; sft: no rollout; eval: nothing else
+
+    @property
+    def e(self) -> int:
+        """Bytes of a number that is computed with."""
+        return BYTES[self.dtype]
+
+    @property
+    def sharded(self) -> bool:
+        """Is the learner a model of its own, under FSDP? As `models.load_models`."""
+        if self.adapters or self.script == "eval":
+            return False
+        return not self.alone or self.e < 4 or self.reference == "cpu"
+
+    @property
+    def row(self) -> int:
+        """Tokens of one picture's row."""
+        return self.prompt + self.k * self.answer
+
+    @property
+    def rows(self) -> int:
+        """Pictures of a micro-batch."""
+        return min(self.images, max(1, self.tokens // self.row))
+
+
+def estimate(job: Job) -> dict[str, int]:
+    """Bytes per process by part, then all of them "in" each phase, and the largest as "peak".
+
+    A part that comes and goes has its largest size; no phase has all parts.
+    """
+    m, held = job.model, persistent(job)
+    gradients = 0 if job.script == "eval" else held["optimizer"] // 2
+    cache = kv_cache(job) if job.script != "sft" else 0
+    kept = cache if job.cuda and cache <= KEPT else 0
+    layer, outside = (job.e * m.largest, job.e * m.outside) if job.sharded else (0, 0)
+    # The reference's root stays gathered after its first forward: FSDP2 does so with any root.
+    root = outside if job.reference == "sharded" else 0
+    always, work, gathered, last = sum(held.values()), 0, 0, 0
+    phases = {}
+    if job.script != "sft":
+        phases["rollout"] = always + root + cache + prefill(job) + sampling(job)
+    if job.reference:
+        phases["reference"] = (always + kept + outside + 2 * layer + forward(job)
+                               + head(job, False))
+    if job.script != "eval":
+        work = update(job)
+        # Two layers, the gradient of one, and of two in fp32 on their way to the other processes.
+        gathered = outside + 3 * layer + 8 * m.largest * job.sharded
+        # The root's gradient goes that way last, when all activations are gone.
+        last = (2 * job.e + 4) * m.outside * job.sharded
+        phases["update"] = always + kept + root + gradients + max(work + gathered, last)
+        # AdamW's square roots: of one weight after another. On CUDA it is fused and makes none.
+        phases["step"] = always + kept + root + gradients + 12 * m.largest * (not job.cuda)
+    workspace = head(job, True) if work else 0
+    parts = held | {"gradients": gradients, "KV cache": cache, "activations": work - workspace,
+                    "head": workspace, "gathered": root + max(gathered, last - work)}
+    return {**{name: x for name, x in parts.items() if x},
+            **{f"in {name}": x for name, x in phases.items()}, "peak": max(phases.values())}
+
+
+def persistent(job: Job) -> dict[str, int]:
+    """What is alive from the first step to the last (SCALE's table), and a step's pictures."""
+    m, e, w = job.model, job.e, job.processes if job.sharded else 1
+    trained = job.adapters or m.trained(job.vision)
+    masters = e * m.total + 4 * job.adapters if job.adapters else 4 * -(-m.total // w)
+    if job.script == "eval":
+        masters, trained = e * m.total + 4 * job.adapters, 0
+    second = 4 * job.adapters if job.adapters else e * -(-m.total // w)
+    return {"weights": masters, "optimizer": 8 * -(-trained // w),
+            "copy": e * m.total if job.sharded else 0,
+            "reference": second if job.reference == "sharded" else 0,
+            "pictures": 4 * job.images * job.picture * m.merge * m.patch}
+
+
+def kept_by_layer(job: Job, tower: Tower) -> int:
+    """Bytes that one layer keeps for its backward, of all tokens of a micro-batch.
+
+    Each linear layer keeps its input, each product its two factors, a norm what it divided (in
+    fp32) and the quotient, attention its queries, keys, values and output.
+    """
+    e, n, p, t, k = job.e, job.rows, job.prompt, job.answer, job.k
+    tokens = n * job.row if tower is job.model.text else n * job.picture * job.model.merge
+    norms = 2 * tower.hidden * (4 + 2 * e if tower.gated else 2 * e)
+    inner = (4 if tower.gated else 3) * e * tower.inner
+    if tower is not job.model.text:
+        return tokens * (norms + inner + 5 * e * tower.query + 4 * tower.heads)
+    # Queries and keys of the whole row, then of prompt and answers apart (`attention.PackedRows`).
+    whole = tokens * (2 * tower.query + 2 * tower.key)
+    apart = n * (p + 2 * k * t) * tower.query + 2 * n * k * (p + t) * tower.key
+    normed = (4 + e) * (tower.query + tower.key) if tower.head_norm else 0
+    return tokens * (norms + inner + normed + 8 * tower.heads) + e * (whole + apart)
+
+
+def passing(job: Job, tower: Tower, gradient: bool) -> int:
+    """Bytes that come and go within one layer: the widest moment of its feed-forward part.
+
+    In the backward pass what was kept goes as the gradients come.
+    """
+    wide, narrow = (2, 2) if gradient else (3, 3)
+    return tokens_of(job, tower) * job.e * (wide * tower.inner + narrow * tower.hidden)
+
+
+def tokens_of(job: Job, tower: Tower) -> int:
+    """Of a micro-batch: the language model's tokens, the vision tower's patches."""
+    m = job.model
+    return job.rows * (job.row if tower is m.text else job.picture * m.merge)
+
+
+def bias(job: Job) -> int:
+    """The mask of a micro-batch, (N·K, 1, groups·T, P + T)."""
+    text = job.model.text
+    return job.e * job.rows * job.k * (text.query // text.key) * job.answer * (
+        job.prompt + job.answer)
+
+
+def pixels(job: Job) -> int:
+    """Patches are copied where the pictures do not follow each other, and cast where needed."""
+    m = job.model
+    return tokens_of(job, m.eyes) * m.patch * (4 * (job.rows < job.images) + job.e * (job.e < 4))
+
+
+def merger(job: Job) -> int:
+    """Kept by the vision tower's end: a norm and two layers."""
+    eyes = job.model.eyes
+    return tokens_of(job, eyes) * eyes.hidden * (4 + 4 * job.e)
+
+
+def last_norm(job: Job) -> int:
+    """Kept by the language model's end, with the hidden states that the head gets."""
+    text, e = job.model.text, job.e
+    return text.hidden * (tokens_of(job, text) * (4 + e) + job.rows * job.k * job.answer * e)
+
+
+def forward(job: Job) -> int:
+    """A forward without gradient, head apart: the vision tower, then the language model."""
+    m = job.model
+    return pixels(job) + max(passing(job, m.eyes, False),
+                             bias(job) + last_norm(job) + passing(job, m.text, False))
+
+
+def update(job: Job) -> int:
+    """Activations of a micro-batch and the head's workspace, at the widest of three moments of a
+    backward pass: in the head, in a layer of the language model, in one of the vision tower."""
+    m, seen = job.model, job.vision
+    text, eyes = (kept_by_layer(job, tower) for tower in (m.text, m.eyes))
+    if job.checkpointing:
+        inputs = [job.e * tokens_of(job, x) * x.hidden * x.layers for x in (m.text, m.eyes)]
+    else:
+        inputs, text, eyes = [text * m.text.layers, eyes * m.eyes.layers], 0, 0
+    start = pixels(job) + seen * (merger(job) + inputs[1])
+    whole = start + bias(job) + last_norm(job) + inputs[0]
+    weight = 0 if job.adapters else job.e * m.words * m.text.hidden
+    return max(whole + head(job, True), whole + weight + text + passing(job, m.text, True),
+               seen * (start + weight + eyes + passing(job, m.eyes, True)))
+
+
+def head(job: Job, gradient: bool) -> int:
+    """`logprob.token_logprob`'s workspace: tiles, sums in fp32, the head's gradient."""
+    e, h, v = job.e, job.model.text.hidden, job.model.words
+    tokens = job.rows * job.k * job.answer
+    tile = min(2 * GPU_TILE, 2 * tokens * v) if job.cuda else min(4 * TILE, 4 * tokens * v)
+    if not gradient:
+        return 12 * tokens * -(-v // 128) if job.cuda else 2 * tile
+    weight = 0 if job.adapters else e * v * h
+    return tile + tokens * h * (8 + e) + weight
+
+
+def kv_cache(job: Job) -> int:
+    """Keys and values of the pictures that are answered side by side (`rollout.groups`)."""
+    size = min(job.images, max(1, CACHED * job.tokens // job.row))
+    prompt = -(-job.prompt // PROMPT) * PROMPT if job.cuda else job.prompt
+    text = job.model.text
+    return size * (prompt + job.k * job.answer) * 2 * text.layers * text.key * job.e
+
+
+def prefill(job: Job) -> int:
+    """The widest moment of prompts in one forward."""
+    n = min(job.images, max(1, job.tokens // job.prompt))
+    return forward(replace(job, k=0, answer=0, images=n, tokens=n * job.prompt))
+
+
+def sampling(job: Job) -> int:
+    """Logits, probabilities and their copies, in fp32."""
+    return 3 * 4 * min(LOGITS, job.images * job.k * job.model.words)
