@@ -207,9 +207,14 @@ def head(job: Job, gradient: bool) -> int:
     return tile + tokens * h * (8 + e) + weight
 
 
+def groups(job: Job) -> int:
+    """How many groups of pictures are answered one after another, as `rollout.groups`."""
+    return -(-job.images // max(1, CACHED * job.tokens // job.row))
+
+
 def kv_cache(job: Job) -> int:
-    """Keys and values of the pictures that are answered side by side (`rollout.groups`)."""
-    size = min(job.images, max(1, CACHED * job.tokens // job.row))
+    """Keys and values of the largest group of pictures."""
+    size = -(-job.images // groups(job))
     prompt = -(-job.prompt // PROMPT) * PROMPT if job.cuda else job.prompt
     text = job.model.text
     return size * (prompt + job.k * job.answer) * 2 * text.layers * text.key * job.e

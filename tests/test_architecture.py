@@ -19,6 +19,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "sharding": {"errors", "parallel", "vlm"},
     "models": {"config", "parallel", "sharding", "vlm"},
     "anatomy": set(), "memory": {"anatomy", "logprob", "rollout"}, "budget": {"errors", "memory"},
+    "roofline": {"anatomy", "memory"},
     "judge": {"config", "data", "prompt", "reward", "rollout"},
     "clock": set(), "tracker": {"errors"}, "completions": {"data", "judge"},
     "resume": {"checkpoint", "errors", "parallel", "progress", "runs", "stop"},
