@@ -96,8 +96,8 @@ def load_models(path: str | Path, cfg: LearnConfig, reference: str = "") -> Mode
         learner = sharded(speaker, blank=VLM.blank(*speaker.recipe), dtype=precise, compute=dtype,
                           over=over, frozen=frozen)
         other = sharded(speaker, blank=VLM.blank(*speaker.recipe), dtype=dtype, compute=dtype,
-                        over=over, frozen=lambda name: True, on_cpu=reference == "cpu",
-                        ) if reference else None
+                        over=over, frozen=lambda name: True, idle=True,
+                        on_cpu=reference == "cpu") if reference else None
     if cfg.gradient_checkpointing:
         learner.checkpoint()
     return Models(speaker, learner, other)

@@ -70,7 +70,8 @@ def everywhere(vlm: VLM | None, blank: VLM, place: torch.device, dtype: torch.dt
 
 
 def sharded(source: VLM, *, blank: VLM, dtype: torch.dtype, compute: torch.dtype,
-            over: DeviceMesh, frozen: Callable[[str], bool], on_cpu: bool = False) -> VLM:
+            over: DeviceMesh, frozen: Callable[[str], bool], idle: bool = False,
+            on_cpu: bool = False) -> VLM:
     """A twin of a whole model whose weights lie in parts on the processes.
 
     Each part is filled and cut before the next is: there is never a second whole model.
@@ -79,6 +80,8 @@ def sharded(source: VLM, *, blank: VLM, dtype: torch.dtype, compute: torch.dtype
         blank: a model of that kind on `meta`; it becomes the twin.
         dtype: of the parts; compute: of what is gathered. Gradients are summed in fp32 or better.
         frozen: name -> has it no gradient?
+        idle: between its forwards nothing stays gathered; a model that learns keeps its root, which
+            the backward pass needs first.
         on_cpu: keep the parts in CPU memory, and bring them layer by layer.
     """
     known, made = dict(source.named_parameters(remove_duplicate=False)), {}
@@ -97,7 +100,7 @@ def sharded(source: VLM, *, blank: VLM, dtype: torch.dtype, compute: torch.dtype
         _fill(unit, twin, made, names[unit], frozen)
         fully_shard(unit, mesh=over, mp_policy=policy,
                     offload_policy=offload or OffloadPolicy(),
-                    reshard_after_forward=True if unit is not blank or on_cpu else None)
+                    reshard_after_forward=unit is not blank or idle)
     for module in blank.modules():
         if isinstance(module, FSDPModule):  # sums, not means: losses divide by the world's counts
             module.set_gradient_divide_factor(1.0)
