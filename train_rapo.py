@@ -33,13 +33,13 @@ from nanoaes.inputs import Prompts
 from nanoaes.judge import describe, judge
 from nanoaes.logprob import fused_token_loss
 from nanoaes.metrics import format_table
-from nanoaes.models import Models, Reference, load_models
+from nanoaes.models import Models, Reference, load_models, write_merged
 from nanoaes.optimize import adamw, take_step
 from nanoaes.page.report import write_report
 from nanoaes.parallel import by_first, enough, even, everyone, first, share, total
 from nanoaes.patience import Patience
 from nanoaes.progress import progress, say
-from nanoaes.rapo import Tokens, advantages, rapo_loss, rollout_gap, token_loss, token_weights
+from nanoaes.rapo import Tokens, add, advantages, rapo_loss, rollout_gap, token_loss, token_weights
 from nanoaes.resume import Saves
 from nanoaes.rollout import Rollouts, rollout
 from nanoaes.runs import claim, keep_going, need_room, refuse_overwrite
@@ -181,14 +181,6 @@ def logprobs(cfg: RAPOConfig, model: VLM | Reference, part: Prompts, rolls: Roll
     return model(part, rolls.ids[rows], rolls.mask[rows], cfg.temperature, cfg.backend)
 
 
-def add(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
-    """A micro-batch's numbers to the step's, on the device: sums, and one maximum."""
-    for name, x in more.items():
-        x = x.detach()
-        join = torch.maximum if name.endswith("_max") else torch.add
-        sums[name] = join(sums[name], x) if name in sums else x
-
-
 def main(cfg: RAPOConfig) -> None:
     """Data, cold-started model, training, evaluation of all stages, report and table."""
     run = Path(cfg.run)
@@ -206,6 +198,8 @@ def main(cfg: RAPOConfig) -> None:
             f"is in {best.path}")
         del models  # its memory is needed for the stages
         best.graphs = None
+        if cfg.lora_rank and cfg.merge:
+            by_first(partial(write_merged, cfg, best.path, run / "rapo_merged"))
         report(cfg, {**stages, "RAPO": best.path}, tests, run, best.step)
 
 
@@ -288,7 +282,7 @@ def cold_start(cfg: RAPOConfig, run: Path) -> dict[str, Path]:
     """The stages before RAPO: one's own model, or the toy's, made if missing."""
     if cfg.model:
         return {"cold start": Path(cfg.model)}
-    if (run / "sft" / "config.json").is_file():
+    if (run / "sft" / "nanoaes.json").is_file():
         say(f"using {run / 'sft'} as it is; remove it to train it again")
     else:
         train_sft.main(inherit(SFTConfig, cfg))

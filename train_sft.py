@@ -9,6 +9,7 @@ import nanoaes  # noqa: F401  before torch: see there
 # isort: split
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import build_cot
 from nanoaes.checkpoint import append_row, publish, read_rows, recover, set_aside, write_json
 from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit
 from nanoaes.data import DataError, Example, check_images, load_image
-from nanoaes.models import load_models
+from nanoaes.models import load_models, write_merged
 from nanoaes.parallel import by_first, enough, first, share, size
 from nanoaes.progress import say
 from nanoaes.prompt import answer_text
@@ -43,6 +44,8 @@ def main(cfg: SFTConfig) -> Path:
         if first():
             with publish(out) as folder:
                 models.speaker.save(folder)
+        if cfg.lora_rank and cfg.merge:
+            by_first(partial(write_merged, cfg, out, out.with_name(f"{out.name}_merged")))
     say(f"cold start: {len(critiques)} critiques x {cfg.epochs} epochs, "
         f"token entropy {last['entropy']:.3f} nats -> {out}")
     return out

@@ -109,6 +109,10 @@ TABLE = {
           "reward.std(1, keepdim=True, correction=0)", "rapo"),
         M("a small spread is none", "FLAT = 1e-6", "FLAT = 0.3", "rapo"),
         M("the spread is blurred", "keepdim=True) + 1e-4)", "keepdim=True) + 1e-2)", "rapo"),
+        M("a maximum is a sum", "torch.maximum if name.endswith", "torch.add if name.endswith",
+          "loop"),
+        M("the entropy is the last micro-batch's",
+          "sums[name] = join(sums[name], x) if name in sums else x", "sums[name] = x", "loop"),
     ],
     "nanoaes/logprob.py": [
         M("the entropy's sign", "m, s.log(), s.log() - t / s", "m, s.log(), s.log() + t / s",
@@ -361,8 +365,6 @@ TABLE = {
         M("another picture's advantage", "advantage[rows][..., None]",
           "advantage[: len(rows)][..., None]", "loop"),
         M("another picture's weights", "weight[rows][mask]", "weight[: len(rows)][mask]", "loop"),
-        M("a maximum is a sum", "torch.maximum if name.endswith", "torch.add if name.endswith",
-          "loop"),
         M("the last step is not looked at", "cfg.eval_every == 0 or step + 1 == steps:",
           "cfg.eval_every == 0:", "loop"),
         M("looks only at the end", "if (step + 1) % cfg.eval_every == 0 or step + 1 == steps:",
@@ -370,8 +372,6 @@ TABLE = {
         M("no look before the first step", "        best.begin(models.speaker)\n", "", "loop"),
         M("a warning at every step", "said = warn_of_collapse(row, said)",
           "warn_of_collapse(row, said)", "loop"),
-        M("the entropy is the last micro-batch's", "sums[name] = join(sums[name], x) if name in "
-          "sums else x", "sums[name] = x", "loop"),
         M("the entropy is a mean over tokens", "(known[i].weight * entropy).sum()",
           "entropy.mean()", "loop"),
         M("the updates' numbers are added up", "    for _ in range(cfg.updates):\n"

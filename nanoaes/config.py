@@ -1,23 +1,15 @@
 """One dataclass per script; every field is an option `--field value` of that script.
 
-Defaults are the toy world's. `--preset paper` sets the paper's values for a full-size model;
-options given beside it win. A field's help text stands beside its default. What scripts share
-stands once, in a base class, and one script hands it on to the next with `inherit`.
+Defaults are the toy world's; `presets.py` has others, `options.py` reads the command line. A
+field's help text stands beside its default. What scripts share stands once, in a base class, and
+one script hands it on to the next with `inherit`.
 Left out: configuration files. A run saves what it used as `SCRIPT.json`.
 """
 
-import argparse
 import dataclasses
-import difflib
-import inspect
 import math
-import re
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeVar
-
-import torch
+from typing import Any, TypeVar
 
 from nanoaes.errors import UserError
 
@@ -85,6 +77,12 @@ class LearnConfig(TrainConfig, ModelConfig):
     backend: str = opt("auto", "for log-probs; auto: triton on CUDA", ("auto", "torch", "triton"))
     gradient_checkpointing: bool = opt(False, "keep one activation per layer and compute the rest "
                                               "again: far less memory, a third more time")
+    lora_rank: int = opt(0, "train adapters of this rank on a frozen model; 0: all weights", low=0)
+    lora_alpha: float = opt(32.0, "adapters are scaled by alpha / rank", above=0)
+    lora_targets: str = opt("q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj",
+                            "names of the layers that get adapters, comma between")
+    lora_vision: bool = opt(False, "adapters in the vision tower, too")
+    merge: bool = opt(False, "with adapters: also write the whole model, beside them")
     deterministic: bool = opt(False, "on CUDA: the same bits each time, at a price in speed; a CPU "
                                      "always gives them")
     shard: int = opt(0, "processes that share one copy of the trained weights, such as a node's; "
@@ -178,111 +176,6 @@ class EvalConfig(ModelConfig):
     test_ood: str = opt("", "out-of-domain test sets; empty: the toy's two")
     out: str = opt("", "result as JSON; empty: MODEL/eval.json, of a hub name RUN/eval.json")
     temperature: float = opt(0.0, "0: greedy; else sampled", low=0)
-
-
-# PAPER.md, hyper-parameters: RAPO on Qwen2.5-VL-7B, and its cold start.
-PRESETS: dict[str, dict[type, dict[str, Any]]] = {
-    "toy": {},
-    "paper": {
-        CoTConfig: dict(per_level=1000),
-        SFTConfig: dict(epochs=1, batch=64, lr=1e-5, max_pixels=262_144),
-        RAPOConfig: dict(epochs=10.0, images=64, k=4, max_new_tokens=1024, max_pixels=262_144,
-                         tokens_per_micro_batch=8192, lr=1e-6, beta=0.01, eps_low=0.2,
-                         eps_high=0.28, sigma=0.1, eval_every=100, heldout=200),
-        EvalConfig: dict(tokens_per_micro_batch=8192),
-    },
-}
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with errors as exceptions."""
-
-    def error(self, message: str) -> NoReturn:
-        raise OptionError(message.removeprefix("argument "))
-
-
-def parse(cls: type[C], argv: list[str] | None = None) -> C:
-    """`--key value`, `--key=value` and `--preset name` -> the script's dataclass.
-
-    Prints help and leaves with 0 for --help.
-    Raises:
-        OptionError: an unknown key (with the nearest name), a missing, unreadable or impossible
-            value.
-    """
-    parser = Parser(description=inspect.cleandoc(cls.__doc__), allow_abbrev=False,
-                    usage="%(prog)s [--preset NAME] [--key value …]",
-                    argument_default=argparse.SUPPRESS,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="toy", choices=PRESETS,
-                        help="values for all options at once; options given beside it win")
-    fields = dataclasses.fields(cls)
-    for f in fields:
-        # A switch may stand alone: --soft_truth is --soft_truth true.
-        alone = dict(nargs="?", const=True) if isinstance(f.default, bool) else {}
-        choices = " | ".join(filter(None, f.metadata["choices"]))
-        text = f"{choices}: " * bool(choices) + f.metadata["help"].replace("%", "%%")
-        parser.add_argument(f"--{f.name}", type=_reader(f), help=f"{text} [{f.default!s}]",
-                            metavar=type(f.default).__name__, **alone)
-    given, rest = parser.parse_known_args(_underscored(sys.argv[1:] if argv is None else argv))
-    if rest:
-        raise OptionError(_unknown(rest[0], [f.name for f in fields]))
-    values = vars(given)
-    preset = PRESETS[values.pop("preset")].get(cls, {})
-    if "steps" in values:
-        if values.get("epochs"):
-            raise OptionError("--steps and --epochs say the same in two ways; give one")
-        values["epochs"] = 0.0  # or a preset's would win
-    return cls(**preset | values)
-
-
-def _underscored(argv: list[str]) -> list[str]:
-    """--train-vision is --train_vision; values keep their hyphens."""
-    return [re.sub(r"^--[^=]+", lambda key: "--" + key[0][2:].replace("-", "_"), word)
-            for word in argv]
-
-
-def _unknown(word: str, names: list[str]) -> str:
-    if not word.startswith("--"):
-        return f"{word!r} stands alone; options are written --key value"
-    key = word[2:].partition("=")[0]
-    near = difflib.get_close_matches(key, [*names, "preset"], n=1, cutoff=0)[0]
-    return f"--{key} is no option of this script; did you mean --{near}?"
-
-
-def _reader(f: dataclasses.Field) -> Callable[[str], Any]:
-    """Text -> the field's type, within its choices and bounds."""
-    kind, m = type(f.default), f.metadata
-
-    def read(text: str) -> Any:
-        try:
-            value = boolean(text) if kind is bool else kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is no value of type {kind.__name__}") from None
-        if m["choices"] and value not in m["choices"]:
-            raise argparse.ArgumentTypeError(f"{text!r}: choose one of "
-                                             + ", ".join(filter(None, m["choices"])))
-        if kind in (int, float) and not (m["low"] <= value < math.inf and value > m["above"]):
-            bound = f"{m['low']} or more" if m["low"] > -math.inf else f"more than {m['above']}"
-            raise argparse.ArgumentTypeError(f"{text}: use {bound}")
-        return _device(value) if f.name == "device" else value
-    return read
-
-
-def boolean(text: str) -> bool:
-    """bool("False") is True, so booleans are read by word."""
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in words:
-        raise argparse.ArgumentTypeError(f"{text!r}: say true or false")
-    return words[text.lower()]
-
-
-def _device(name: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise argparse.ArgumentTypeError(f"{name}: choose auto, cpu, cuda or cuda:NUMBER")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise argparse.ArgumentTypeError(f"{name}: torch finds no CUDA here; use auto or cpu")
-    return name
 
 
 def inherit(cls: type[C], cfg: Any, **others: Any) -> C:

@@ -5,7 +5,8 @@
     reference   the cold-started model: log-probs without
 
 In fp32 on one process speaker and learner are one object. Elsewhere the learner's fp32 masters are
-sharded, and its weights go to the speaker after each update (`sharding.py`).
+sharded, and its weights go to the speaker after each update (`sharding.py`). With adapters
+(`lora.py`) one frozen model is all three, whole on every process.
 Left out: rollouts by another server's copy, whose log-probs would not be this code's.
 """
 
@@ -14,11 +15,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from nanoaes.checkpoint import publish
 from nanoaes.config import LearnConfig, ModelConfig
+from nanoaes.errors import UserError
+from nanoaes.lora import LoRA, adapters, as_reference, attach, begin_here, merge
 from nanoaes.parallel import by_first, device, size
 from nanoaes.sharding import everywhere, mesh, refresh, sharded
 from nanoaes.vlm import VLM
@@ -79,6 +84,9 @@ def load_models(path: str | Path, cfg: LearnConfig, reference: str = "") -> Mode
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
         torch.use_deterministic_algorithms(True, warn_only=True)
     speaker = load_whole(path, cfg)
+    if cfg.lora_rank:
+        return adapted(speaker, cfg, bool(reference))
+    merge(speaker.hf)  # adapters that others have trained: all weights go on from there
     dtype = DTYPES[cfg.dtype]
 
     def frozen(name: str) -> bool:
@@ -101,3 +109,36 @@ def load_models(path: str | Path, cfg: LearnConfig, reference: str = "") -> Mode
     if cfg.gradient_checkpointing:
         learner.checkpoint()
     return Models(speaker, learner, other)
+
+
+def adapted(vlm: VLM, cfg: LearnConfig, reference: bool) -> Models:
+    """One model with adapters; those that it has already are trained on.
+
+    Raises:
+        UserError: adapters of another rank, a target that is no layer.
+    """
+    had = adapters(vlm.hf)
+    if not had:
+        attach(vlm.hf, LoRA(cfg.lora_rank, cfg.lora_alpha, tuple(cfg.lora_targets.split(",")),
+                            cfg.lora_vision), cfg.seed)
+    elif {a.rank for a in had.values()} != {cfg.lora_rank}:
+        raise UserError(f"--lora_rank {cfg.lora_rank}: the model's folder has adapters of rank "
+                        f"{next(iter(had.values())).rank}; give that, or 0 to train all weights")
+    begin_here(vlm.hf)
+    for name, p in vlm.named_parameters():
+        p.requires_grad_(".lora_" in name)
+    if cfg.gradient_checkpointing:
+        vlm.checkpoint()
+
+    def as_begun(*given: Any) -> tuple[Tensor, Tensor]:
+        with as_reference(vlm.hf):
+            return vlm(*given)
+
+    return Models(vlm, vlm, as_begun if reference else None)
+
+
+def write_merged(cfg: LearnConfig, source: Path, target: Path) -> None:
+    """The whole model that a folder of adapters makes; of one process, on the CPU."""
+    vlm = VLM.load(source, DTYPES[cfg.dtype], **cfg.loading() | {"device": "cpu"})
+    with publish(target) as folder:
+        vlm.save(folder, merged=True)

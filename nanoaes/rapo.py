@@ -119,3 +119,11 @@ def rollout_gap(logp: Tensor, sampled: Tensor, weight: Tensor) -> dict[str, Tens
     gap = (logp - sampled).abs()
     return {"rollout_gap": (weight * gap).sum(), "rollout_gap_max": gap.max(),
             "rollout_gap_share": (weight * (gap > 0.05)).sum()}
+
+
+def add(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
+    """A micro-batch's numbers to the step's, on the device: sums, and one maximum."""
+    for name, x in more.items():
+        x = x.detach()
+        join = torch.maximum if name.endswith("_max") else torch.add
+        sums[name] = join(sums[name], x) if name in sums else x

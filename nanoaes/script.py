@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nanoaes.config import Config, parse
+from nanoaes.config import Config
 from nanoaes.errors import UserError
+from nanoaes.options import parse
 from nanoaes.parallel import lost_another, tell_once, together
 from nanoaes.progress import first_by_name, say
 from nanoaes.stop import Stopped

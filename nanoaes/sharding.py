@@ -57,7 +57,8 @@ def everywhere(vlm: VLM | None, blank: VLM, place: torch.device, dtype: torch.dt
     """
     model = vlm.to(place) if first() else blank
     if not first():
-        _fill(model, lambda name, p: torch.empty_like(p, dtype=dtype, device=place))
+        _fill(model, lambda name, p: torch.empty_like(
+            p, dtype=p.dtype if ".lora_" in name else dtype, device=place))
         for module in model.modules():
             for name, x in module._buffers.items():
                 if x is not None:

@@ -44,6 +44,8 @@ CASES: dict[str, dict[str, Any]] = {
     "qwen3": dict(kind="qwen3"),
     "checkpointing": dict(kind="qwen2_5", gradient_checkpointing=True, train_vision=False),
     "on the cpu": dict(reference="cpu"),
+    "lora": dict(lora_rank=4, lora_vision=True,
+                 lora_targets="q_proj,down_proj,qkv"),
     "bf16": dict(dtype="bfloat16"),
 }
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from nanoaes import config
 from nanoaes.config import (
     CoTConfig,
     EvalConfig,
@@ -14,8 +13,9 @@ from nanoaes.config import (
     RAPOConfig,
     SFTConfig,
     inherit,
-    parse,
 )
+from nanoaes.options import parse
+from nanoaes.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,7 +69,7 @@ def test_help_names_every_option(cls: type, capsys) -> None:
 
 
 def test_presets_name_only_fields_that_exist() -> None:
-    for values in config.PRESETS.values():
+    for values in PRESETS.values():
         for cls, given in values.items():
             cls(**given)
 

@@ -14,8 +14,9 @@ from tiny import tiny_vlm
 
 import train_rapo
 import train_sft
-from nanoaes.config import RAPOConfig, SFTConfig, parse
+from nanoaes.config import RAPOConfig, SFTConfig
 from nanoaes.errors import NotFinite, UserError
+from nanoaes.options import parse
 from nanoaes.vlm import VLM
 
 ROOT = Path(__file__).parent.parent

@@ -17,12 +17,13 @@ import build_cot
 import eval as eval_script
 import train_rapo
 import train_sft
-from nanoaes.config import CoTConfig, EvalConfig, OptionError, RAPOConfig, SFTConfig, parse
+from nanoaes.config import CoTConfig, EvalConfig, OptionError, RAPOConfig, SFTConfig
 from nanoaes.data import DataError, Example
 from nanoaes.errors import NotFinite, UserError
 from nanoaes.folder import CheckpointError
 from nanoaes.inputs import Prompts
 from nanoaes.judge import judge
+from nanoaes.options import parse
 from nanoaes.rapo import advantages
 from nanoaes.rollout import Answer, Rollouts, rollout
 from nanoaes.sampling import uniforms
