@@ -38,7 +38,8 @@ class Job:
     checkpointing: bool = False
     reference: str = ""  # "", sharded or cpu
     vision: bool = True  # train the vision tower
-    adapters: int = 0  # LoRA's parameters; 0: full training
+    rank: int = 0  # LoRA's; 0: full training
+    adapters: int = 0  # its parameters
     cuda: bool = False
     script: str = "rapo"  # rapo; sft: no rollout; eval: nothing else
 
@@ -122,8 +123,10 @@ def kept_by_layer(job: Job, tower: Tower) -> int:
     """
     e, n, p, t, k = job.e, job.rows, job.prompt, job.answer, job.k
     tokens = n * job.row if tower is job.model.text else n * job.picture * job.model.merge
-    norms = 2 * tower.hidden * (4 + 2 * e if tower.gated else 2 * e)
-    inner = (4 if tower.gated else 3) * e * tower.inner
+    # A frozen norm's quotient has no use, nor has it where LayerNorm makes it again.
+    kinds = (4 + e + e * (not job.rank)) if tower.gated else 2 * e
+    norms, lora = 2 * tower.hidden * kinds, 7 * job.rank * e
+    inner = (4 if tower.gated else 3) * e * tower.inner + lora
     if tower is not job.model.text:
         return tokens * (norms + inner + 5 * e * tower.query + 4 * tower.heads)
     # Queries and keys of the whole row, then of prompt and answers apart (`attention.PackedRows`).
@@ -139,6 +142,7 @@ def passing(job: Job, tower: Tower, gradient: bool) -> int:
     In the backward pass what was kept goes as the gradients come.
     """
     wide, narrow = (2, 2) if gradient else (3, 3)
+    wide += bool(job.rank)  # the detour's result
     return tokens_of(job, tower) * job.e * (wide * tower.inner + narrow * tower.hidden)
 
 
