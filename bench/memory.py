@@ -27,6 +27,7 @@ from nanoaes.anatomy import anatomy
 from nanoaes.config import RAPOConfig
 from nanoaes.memory import Job, estimate
 from nanoaes.models import Models
+from nanoaes.optimize import adamw
 from nanoaes.parallel import device
 from nanoaes.rollout import rollout
 from nanoaes.sampling import uniforms
@@ -75,7 +76,7 @@ def make(size: str, mode: str) -> Models:
     return Models(vlm, parts(blank=VLM.blank(*vlm.recipe), dtype=torch.float32,
                              frozen=lambda name: False),
                   parts(blank=VLM.blank(*vlm.recipe), dtype=torch.bfloat16,
-                        frozen=lambda name: True))
+                        frozen=lambda name: True, idle=True))
 
 
 def nbytes(tensors: Iterable[torch.Tensor]) -> int:
@@ -92,7 +93,7 @@ def measure(size: str, mode: str, checkpointing: bool) -> dict[str, dict[str, in
         models.learner.checkpoint()
     prompts = long_prompts(models.speaker, N, P)
     cfg = RAPOConfig(tokens_per_micro_batch=TOKENS)
-    optimizer = torch.optim.AdamW(models.trained.values())
+    optimizer = adamw(models.trained, weight_decay=0.0)
     found = {"in rollout": 0, "in update": 0}
     for step in range(2):  # the second one's optimizer has its moments
         roles = [models.speaker, models.learner, models.reference]

@@ -76,12 +76,10 @@ def estimate(job: Job) -> dict[str, int]:
     cache = kv_cache(job) if job.script != "sft" else 0
     kept = cache if job.cuda and cache <= KEPT else 0
     layer, outside = (job.e * m.largest, job.e * m.outside) if job.sharded else (0, 0)
-    # The reference's root stays gathered after its first forward: FSDP2 does so with any root.
-    root = outside if job.reference == "sharded" else 0
     always, work, gathered, last = sum(held.values()), 0, 0, 0
     phases = {}
     if job.script != "sft":
-        phases["rollout"] = always + root + cache + prefill(job) + sampling(job)
+        phases["rollout"] = always + cache + prefill(job) + sampling(job)
     if job.reference:
         phases["reference"] = (always + kept + outside + 2 * layer + forward(job)
                                + head(job, False))
@@ -91,12 +89,12 @@ def estimate(job: Job) -> dict[str, int]:
         gathered = outside + 3 * layer + 8 * m.largest * job.sharded
         # The root's gradient goes that way last, when all activations are gone.
         last = (2 * job.e + 4) * m.outside * job.sharded
-        phases["update"] = always + kept + root + gradients + max(work + gathered, last)
+        phases["update"] = always + kept + gradients + max(work + gathered, last)
         # AdamW's square roots: of one weight after another. On CUDA it is fused and makes none.
-        phases["step"] = always + kept + root + gradients + 12 * m.largest * (not job.cuda)
+        phases["step"] = always + kept + gradients + 12 * m.largest * (not job.cuda)
     workspace = head(job, True) if work else 0
     parts = held | {"gradients": gradients, "KV cache": cache, "activations": work - workspace,
-                    "head": workspace, "gathered": root + max(gathered, last - work)}
+                    "head": workspace, "gathered": max(gathered, last - work)}
     return {**{name: x for name, x in parts.items() if x},
             **{f"in {name}": x for name, x in phases.items()}, "peak": max(phases.values())}
 
