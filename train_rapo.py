@@ -96,7 +96,7 @@ def train(cfg: RAPOConfig, models: Models, examples: list[Example], *, best: Bes
                 with clock("eval"):
                     numbers |= best.consider(speaker, step + 1)
             row |= numbers
-            diary.note(row, of=steps, tokens=rolls.tokens(prompts), batch=batch, judged=judged,
+            diary.note(row, of=steps, prompts=prompts, rolls=rolls, batch=batch, judged=judged,
                        advantage=advantage)
             saves.after(step + 1, models.trained, optimizer, stop)
             said = warn_of_collapse(row, said)
@@ -191,7 +191,7 @@ def main(cfg: RAPOConfig) -> None:
         begun = by_first(partial(make_room, cfg, run, models, saves))
         best = Best(run / "rapo", run / "metrics.jsonl", held, cfg,
                     Graphs() if models.speaker.device.type == "cuda" else None)
-        diary = Diary(cfg, models.speaker.device, partial(draw, cfg, run), begun)
+        diary = Diary(cfg, models.speaker, partial(draw, cfg, run), begun)
         claimed.callback(diary.tracker.close)
         train(cfg, models, examples, best=best, diary=diary, saves=saves)
         say(f"held-out checks took {best.share():.0%} of the time; the best, of step {best.step}, "

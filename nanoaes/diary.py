@@ -14,55 +14,74 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nanoaes.anatomy import anatomy
 from nanoaes.checkpoint import append_row, append_rows
 from nanoaes.clock import Clock, peak_memory, throughput
 from nanoaes.completions import rows_of
 from nanoaes.config import RAPOConfig
 from nanoaes.data import Example
+from nanoaes.inputs import Prompts
 from nanoaes.judge import Judged
 from nanoaes.parallel import everyone, first, most, size
 from nanoaes.progress import say
+from nanoaes.rollout import Rollouts
+from nanoaes.roofline import card_of, model_flops
 from nanoaes.runs import keep_going
 from nanoaes.tracker import Tracker
+from nanoaes.vlm import VLM
 
 
 class Diary:
     """Of one run; `clock` times its phases."""
 
-    def __init__(self, cfg: RAPOConfig, device: torch.device, draw: Callable[[int], object],
-                 begun: int = 0):
+    def __init__(self, cfg: RAPOConfig, vlm: VLM, draw: Callable[[int], object], begun: int = 0):
         """
         Args:
+            vlm: who answers.
             draw: (steps of the whole run) -> writes the report.
             begun: the step that the run goes on after.
         Raises:
             UserError: --tracker's package is not there.
         """
-        self.run, self.every, self.device, self.draw = Path(cfg.run), cfg.log_every, device, draw
-        self.clock = Clock(device)
+        self.run, self.cfg, self.vlm, self.draw = Path(cfg.run), cfg, vlm, draw
+        self.clock, self.anatomy = Clock(vlm.device), anatomy(vlm.hf.config)
+        on_gpu = vlm.device.type == "cuda" and cfg.dtype == "bfloat16"
+        card = card_of(torch.cuda.get_device_name(vlm.device)) if on_gpu else None
+        self.peak = card and card.peak
         self.tracker = Tracker(cfg.tracker if first() else "none", self.run, asdict(cfg), begun)
 
-    def note(self, row: dict, *, of: int, tokens: int, batch: list[Example], judged: Judged,
-             advantage: Tensor) -> None:
+    def note(self, row: dict, *, of: int, prompts: Prompts, rolls: Rollouts, batch: list[Example],
+             judged: Judged, advantage: Tensor) -> None:
         """The end of a step, of all processes.
 
         Args:
             row: its numbers so far; seconds, speed and memory are added.
             of: steps of the whole run.
-            tokens: this process's, prompts and answers, a prompt once for each answer.
+            prompts, rolls: this process's share; the rest is the whole step's.
         """
         seconds = self.clock.row()
-        row |= seconds | throughput(seconds, tokens=sum(everyone([tokens])), devices=size())
-        row["peak_memory"] = most(peak_memory(self.device))
+        done = everyone([(rolls.tokens(prompts), self.flops(prompts, rolls))])
+        row |= seconds | throughput(seconds, tokens=sum(n for n, _ in done), devices=size(),
+                                    flops=sum(f for _, f in done), peak=self.peak)
+        row["peak_memory"] = most(peak_memory(self.vlm.device))
         if not first():
             return
         with keep_going(f"the row of step {row['step']}", say):
             append_row(self.run / "metrics.jsonl", row)
             self.tracker.log(row)
-        if self.every and row["step"] % self.every == 0:
+        if self.cfg.log_every and row["step"] % self.cfg.log_every == 0:
             with keep_going(f"the answers of step {row['step']}", say):
                 append_rows(self.run / "completions.jsonl",
                             rows_of(row["step"], batch, judged, advantage))
         if "eval_score" in row:
             with keep_going("the report", say):
                 self.draw(of)
+
+    def flops(self, prompts: Prompts, rolls: Rollouts) -> float:
+        """What the model itself needs for this process's share of a step."""
+        n, k, _ = rolls.mask.shape
+        images = prompts.ids == self.vlm.image_id
+        return model_flops(self.anatomy, pictures=n, prompt=int(prompts.mask.sum()) / n,
+                           picture=int(images.sum()) / n, answer=int(rolls.mask.sum()) / (n * k),
+                           k=k, vision=self.cfg.train_vision, lora=bool(self.cfg.lora_rank),
+                           reference=bool(self.cfg.beta), updates=self.cfg.updates)

@@ -158,7 +158,7 @@ def train(cfg: RAPOConfig, models: Models, examples: list[Example], best: eval_s
     """The loop, with all that it writes beside `best`."""
     cfg = dataclasses.replace(cfg, run=str(best.path.parent))
     train_rapo.train(cfg, models, examples, best=best, saves=Saves(best.path.parent / "resume", 1),
-                     diary=Diary(cfg, torch.device("cpu"), lambda steps: None))
+                     diary=Diary(cfg, models.speaker, lambda steps: None))
 
 
 def best_of(scores: list[float], folder: Path, cfg: RAPOConfig, monkeypatch) -> eval_script.Best:

@@ -174,3 +174,30 @@ def test_an_error_is_one_line_of_the_first_and_ends_all(more: dict, said: str, a
     lines = "".join(d.stderr for d in done).strip().splitlines()
     assert len(lines) == 1 and said in lines[0], lines
     assert done[0].stderr and not any(d.stderr for d in done[1:])
+
+
+LONELY = """
+import sys, torch.distributed as dist
+from nanoaes.config import EvalConfig
+from nanoaes.errors import UserError
+from nanoaes.parallel import rank
+from nanoaes.script import run_script
+def main(cfg):
+    if rank() == 1:
+        {end}
+    dist.barrier()
+run_script(main, EvalConfig)
+"""
+
+
+@pytest.mark.parametrize("end, status, said", [
+    ("raise UserError('my disk')", 1, "process 1: ones.py: my disk"),
+    ("raise ZeroDivisionError", 1, "ZeroDivisionError"), ("sys.exit(7)", 7, "")])
+def test_an_error_of_one_process_is_its_own_and_ends_the_others(end: str, status: int, said: str,
+                                                                tmp_path: Path) -> None:
+    script = tmp_path / "ones.py"
+    script.write_text(LONELY.format(end=end))
+    zero, one = spawn(2, [str(script), "--device", "cpu"], 60)
+    assert one.returncode == status and said in one.stderr
+    assert zero.returncode == 1
+    assert zero.stderr.strip() == "ones.py: another process has ended; see its error"
