@@ -13,6 +13,7 @@ import pytest
 import ranks
 import torch
 from ranks import CASES, HERE, N, spawn
+from test_going_on import TIMED
 from tiny import pictures, tiny_vlm
 
 from nanoaes import parallel
@@ -158,10 +159,9 @@ def test_torchrun_trains_evaluates_and_writes_once(album: Path, tmp_path: Path) 
         assert [row["step"] for row in rows] == [0, 1, 2]
         assert (run / "report.html").is_file() and (run / "rapo" / "config.json").is_file()
         told.append((rows, (run / "eval_RAPO.json").read_text()))
-    skip = {"eval_share"}
     for one, two in zip(told[0][0], told[1][0], strict=True):
-        assert {k: v for k, v in two.items() if k not in skip} == pytest.approx(
-            {k: v for k, v in one.items() if k not in skip}, rel=1e-3, abs=1e-4)
+        assert {k: v for k, v in two.items() if k not in TIMED} == pytest.approx(
+            {k: v for k, v in one.items() if k not in TIMED}, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("more, said", [
