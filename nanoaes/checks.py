@@ -8,7 +8,9 @@ Left out: whether the numbers are good ones (`folder.py` looks for NaN once they
 """
 
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +28,9 @@ PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TEXTS = ("config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json",
          "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-         "chat_template.json", "nanoaes.json", INDEX)
+         "chat_template.json", "nanoaes.json", "adapter_config.json", INDEX)
 SPECIAL = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-FLOATS = {"F64", "F32", "F16", "BF16"}
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 Shapes = dict[str, tuple[int, ...]]  # a tensor's name -> its shape
 
 
@@ -54,30 +56,45 @@ def reading(path: Path, what: str) -> Iterator[None]:
 
 
 def check_files(path: Path) -> None:
-    """All that can be seen in the small files of a folder.
+    """All that can be seen in the small files of a whole model's folder.
 
     Raises:
-        CheckpointError: no config, another kind of model, an adapter, quantised weights, no
+        CheckpointError: no config, another kind of model, adapters, quantised weights, no
             tokenizer, a file that is no JSON object or only Git LFS's pointer to it.
     """
     if (path / "adapter_config.json").is_file():
-        raise CheckpointError(f"{path}: adapter_config.json makes this an adapter; merge it into "
-                              "its model first (PEFT's merge_and_unload) and save that")
+        raise CheckpointError(f"{path}: adapter_config.json where a whole model is wanted; merge "
+                              "the adapters into their model first (PEFT's merge_and_unload), or "
+                              "remove the file if the weights here are merged")
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path}: no config.json; give a Hugging Face model folder, "
                               "such as train_rapo.py leaves in RUN/rapo")
+    texts = check_texts(path)
+    _check_kind(path, texts["config.json"])
+    if not has_tokenizer(path):
+        raise CheckpointError(f"{path}: no tokenizer.json; copy the tokenizer's files of the model "
+                              "that this one was made from")
+
+
+def check_texts(path: Path) -> dict[str, dict[str, Any]]:
+    """A folder's JSON files by their names.
+
+    Raises:
+        CheckpointError: one is no JSON object, one of all is only Git LFS's pointer to a file.
+    """
     for file in sorted(path.iterdir()):
         if file.suffix in {".json", ".safetensors", ".jinja", ".txt"} and file.is_file():
             with file.open("rb") as start:
                 if start.read(24) == b"version https://git-lfs.":
                     raise CheckpointError(f"{path}: {file.name} is only Git LFS's pointer to the "
                                           "file; run `git lfs pull` there")
-    texts = {name: json_object(path, name) for name in TEXTS if (path / name).is_file()}
-    _check_kind(path, texts["config.json"])
-    if "tokenizer.json" not in texts and not ("vocab.json" in texts
-                                              and (path / "merges.txt").is_file()):
-        raise CheckpointError(f"{path}: no tokenizer.json; copy the tokenizer's files of the model "
-                              "that this one was made from")
+    return {name: json_object(path, name) for name in TEXTS if (path / name).is_file()}
+
+
+def has_tokenizer(path: Path) -> bool:
+    """In one of the two forms."""
+    return (path / "tokenizer.json").is_file() or all(
+        (path / name).is_file() for name in ("vocab.json", "merges.txt"))
 
 
 def json_object(path: Path, name: str) -> dict[str, Any]:
@@ -124,9 +141,11 @@ def check_config(path: Path, config: PreTrainedConfig) -> None:
                                   "the model that this one was made from")
 
 
-def check_weights(path: Path, config: PreTrainedConfig) -> None:
+def check_weights(path: Path, config: PreTrainedConfig) -> nn.Module:
     """Every weight of the model is there, in its shape, and no other. Reads headers only.
 
+    Returns:
+        the model on `meta`, without weights.
     Raises:
         CheckpointError: no weights, pickles only, a shard or a tensor too few or too many, shapes
             that are not config.json's, integers or 8-bit floats.
@@ -151,6 +170,7 @@ def check_weights(path: Path, config: PreTrainedConfig) -> None:
             raise CheckpointError(f"{path}: {name} is {found[name]} in *.safetensors and {shape} "
                                   "by config.json; one of the two is another model's: copy both "
                                   "again")
+    return model
 
 
 def _tensors(path: Path) -> Shapes:
@@ -158,7 +178,7 @@ def _tensors(path: Path) -> Shapes:
     single, given = (path / WEIGHTS).is_file(), _index(path)
     found: Shapes = {}
     for file in [WEIGHTS] if single else sorted(set(given.values())):
-        here = _header(path, file)
+        here = header(path, file)
         listed = here.keys() if single else {name for name, place in given.items() if place == file}
         for name in sorted(here.keys() ^ listed):
             lacks = INDEX if name in here else file
@@ -166,8 +186,19 @@ def _tensors(path: Path) -> Shapes:
                                   "belong together; copy both again")
         found |= here
     # Harmless: rotary frequencies that old versions saved; they are computed.
-    return {_module_name(name): shape for name, shape in found.items()
+    return {module_name(name): shape for name, shape in found.items()
             if not name.endswith(".inv_freq")}
+
+
+def stored_dtype(path: Path) -> torch.dtype:
+    """Of most of the numbers in a folder's weights. Reads headers only, of checked files."""
+    count: Counter[str] = Counter()
+    for file in sorted(set(_index(path).values())) or [WEIGHTS]:
+        with safe_open(path / file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  safe_open is no mapping
+                part = tensors.get_slice(name)
+                count[part.get_dtype()] += math.prod(part.get_shape())
+    return FLOATS[count.most_common(1)[0][0]]
 
 
 def _index(path: Path) -> dict[str, str]:
@@ -198,7 +229,7 @@ def _index(path: Path) -> dict[str, str]:
     return shards
 
 
-def _header(path: Path, file: str) -> Shapes:
+def header(path: Path, file: str) -> Shapes:
     """A file's tensors; it must be as long as its header says."""
     shapes: Shapes = {}
     try:
@@ -218,7 +249,7 @@ def _header(path: Path, file: str) -> Shapes:
     return shapes
 
 
-def _module_name(name: str) -> str:
+def module_name(name: str) -> str:
     """The hub's visual.*, model.layers.* -> model.visual.*, model.language_model.layers.*."""
     name = re.sub(r"^visual\.", "model.visual.", name)
     return re.sub(r"^model\.(?!language_model\.|visual\.)", "model.language_model.", name)

@@ -6,6 +6,8 @@
     generation_config.json          stop tokens, longest answer, greedy: as our evaluation decodes
     nanoaes.json                    what the model is asked, and the range of its scores
 
+A folder of adapters (`adapters.py`) has adapter_config.json and adapter_model.safetensors in place
+of the first line; what else it lacks is its base model's.
 A model trained on small pictures or with another question answers badly to any other, so all of it
 is kept with the model, read back, and written into every result (`Asking`). A folder that others
 made has no nanoaes.json: it is asked the full prompt. No code of a folder ever runs, and nothing is
@@ -13,6 +15,7 @@ loaded before `checks.py` has seen the folder. What is written, transformers 4 r
 Left out: processors of video; a source's own decoding (penalties, top-k), which no ratio survives.
 """
 
+import copy
 import json
 import math
 from dataclasses import dataclass, replace
@@ -32,17 +35,22 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from nanoaes.adapters import find_base, is_adapters, load_adapters, plan, save_adapters
 from nanoaes.checks import (
     PROCESSORS,
     CheckpointError,
     check_config,
     check_files,
     check_finite,
+    check_texts,
     check_weights,
+    has_tokenizer,
     json_object,
     reading,
+    stored_dtype,
 )
 from nanoaes.hub import find_folder
+from nanoaes.lora import adapters, whole_state
 from nanoaes.prompt import PROMPTS, SCORING_PROMPT
 from nanoaes.template import check_template
 
@@ -85,10 +93,12 @@ class Folder:
     tokenizer: PreTrainedTokenizerBase
     stop_ids: list[int]
     asking: Asking
+    source: str = ""  # whole weights: a folder or a name of the hub; adapters belong to it
+    stored: torch.dtype | None = None  # of the weights there; wider ones are not written
 
 
 def read_folder(model: Path, dtype: torch.dtype) -> Folder:
-    """Read an ordinary Hugging Face folder, or a model of the hub.
+    """Read an ordinary Hugging Face folder, one of adapters, or a model of the hub.
 
     Args:
         model: a folder; or OWNER/MODEL, which is fetched once (`find_folder`).
@@ -97,21 +107,37 @@ def read_folder(model: Path, dtype: torch.dtype) -> Folder:
             damaged or of different models, a chat template that is no good, no stop token, another
             score range. Whatever can be seen without reading the weights is seen before.
     """
-    path = find_folder(model)
+    path = top = find_folder(model)
+    name = model
+    if is_adapters(top):
+        check_texts(top)
+        name, path = find_base(top)
     check_files(path)
     with reading(path, "config.json"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     check_config(path, config)
-    check_weights(path, config)
-    asking, words = _asking(path, config.model_type), config.text_config.vocab_size
-    with reading(path, "the tokenizer (tokenizer.json, tokenizer_config.json)"):
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    empty = check_weights(path, config)
+    if top != path:
+        plan(top, empty)
+    asking, words = _asking(top, path, config.model_type), config.text_config.vocab_size
+    own = top if has_tokenizer(top) else path
+    with reading(own, "the tokenizer (tokenizer.json, tokenizer_config.json)"):
+        tokenizer = AutoTokenizer.from_pretrained(own, trust_remote_code=False)
     if len(tokenizer) > words:
-        raise CheckpointError(f"{path}: tokenizer.json has {len(tokenizer)} tokens, config.json's "
+        raise CheckpointError(f"{own}: tokenizer.json has {len(tokenizer)} tokens, config.json's "
                               f"vocab_size is {words}; copy both again, of the same model")
-    check_template(path, tokenizer, asking.prompt, config.image_token_id)
-    stop_ids = _stop_ids(path, tokenizer, words)
-    return Folder(_weights(path, config, dtype), tokenizer, stop_ids, asking)
+    check_template(own, tokenizer, asking.prompt, config.image_token_id)
+    stop_ids = _stop_ids(_with(top, path, "generation_config.json"), tokenizer, words)
+    hf = _weights(path, config, dtype)
+    if top != path:
+        load_adapters(hf, top)
+    source = str(path.resolve()) if name.is_dir() else name.as_posix()
+    return Folder(hf, tokenizer, stop_ids, asking, source, stored_dtype(path))
+
+
+def _with(top: Path, path: Path, file: str) -> Path:
+    """The adapters' folder if it has a file, else their model's."""
+    return top if (top / file).is_file() else path
 
 
 def _weights(path: Path, config: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
@@ -158,20 +184,23 @@ def default_asking(kind: str) -> Asking:
     return Asking()
 
 
-def _asking(path: Path, kind: str) -> Asking:
+def _asking(top: Path, path: Path, kind: str) -> Asking:
     """From preprocessor_config.json and nanoaes.json, as far as they are there."""
     asking = default_asking(kind)
-    files = [f for f in ("processor_config.json", "preprocessor_config.json")
-             if (path / f).is_file()]  # what transformers 5 saves, and what the hub has
+    files = [(folder, f) for folder in (path, top)
+             for f in ("processor_config.json", "preprocessor_config.json")
+             if (folder / f).is_file()]  # what transformers 5 saves, and what the hub has
     if files:
-        with reading(path, files[-1]):
-            found = Qwen2VLImageProcessorPil.from_pretrained(path, trust_remote_code=False)
+        folder, file = files[-1]
+        with reading(folder, file):
+            found = Qwen2VLImageProcessorPil.from_pretrained(folder, trust_remote_code=False)
             asking = replace(asking, min_pixels=int(found.size["shortest_edge"]),
                              max_pixels=int(found.size["longest_edge"]),
                              mean=_colours(found.image_mean), std=_colours(found.image_std))
             if not 0 < asking.min_pixels <= asking.max_pixels or min(asking.std) <= 0:
                 raise ValueError(f"pixels {asking.min_pixels} to {asking.max_pixels}, image_std "
                                  f"{asking.std}")
+    path = _with(top, path, "nanoaes.json")
     if not (path / "nanoaes.json").is_file():
         return asking
     with reading(path, "nanoaes.json"):
@@ -189,20 +218,30 @@ def _colours(given: list[float]) -> tuple[float, ...]:
     return tuple(given)
 
 
-def write_folder(path: Path, folder: Folder, forbidden: list[int]) -> None:
+def write_folder(path: Path, folder: Folder, forbidden: list[int], merged: bool = False) -> None:
     """The folder that `read_folder`, and anything that reads Hugging Face folders, reads.
+
+    A model with adapters leaves them alone, in PEFT's form. The model in memory stays as it is.
 
     Args:
         forbidden: words that are never sampled here, nor shall be where the folder is served.
+        merged: write the whole model, adapters merged into it.
     """
     hf, asking = folder.hf, folder.asking
-    hf.generation_config = GenerationConfig(
+    decoding = GenerationConfig(
         bos_token_id=hf.config.text_config.bos_token_id, eos_token_id=folder.stop_ids,
         pad_token_id=folder.stop_ids[-1], do_sample=False, max_new_tokens=asking.max_new_tokens,
         suppress_tokens=forbidden)
-    hf.save_pretrained(path)
+    if adapters(hf) and not merged:
+        save_adapters(hf, path, folder.source)
+        decoding.save_pretrained(path)
+    else:
+        plain = _plain(hf, min(hf.dtype, folder.stored or hf.dtype, key=lambda d: d.itemsize))
+        plain.generation_config = decoding
+        plain.save_pretrained(path)
+        _config_for_transformers_4(path)
     folder.tokenizer.save_pretrained(path)
-    _for_transformers_4(path)
+    _words_for_transformers_4(path)
     vision = hf.config.vision_config
     _write(path / "preprocessor_config.json", {
         "image_processor_type": "Qwen2VLImageProcessor",
@@ -214,11 +253,22 @@ def write_folder(path: Path, folder: Folder, forbidden: list[int]) -> None:
                                    "max_new_tokens": asking.max_new_tokens})
 
 
-def _for_transformers_4(path: Path) -> None:
-    """What servers still run reads of rotary positions and special tokens by their older names.
+def _plain(hf: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A twin without adapters, in a dtype; it shares what it need not change."""
+    with torch.device("meta"):
+        twin = type(hf)._from_config(copy.deepcopy(hf.config), dtype=dtype,
+                                     attn_implementation="sdpa")
+    twin.load_state_dict({name: x if x.dtype == dtype else x.cpu().to(dtype)
+                          for name, x in whole_state(hf).items()}, assign=True)
+    twin.tie_weights()
+    return twin
+
+
+def _config_for_transformers_4(path: Path) -> None:
+    """What servers still run reads of rotary positions by their older names.
 
     Without, transformers 4.57 and what builds on it turn the positions at another speed, drop
-    M-RoPE, tie the head or not by a default, and find no tokenizer. transformers 5 reads both.
+    M-RoPE, and tie the head or not by a default. transformers 5 reads both.
     """
     config = json_object(path, "config.json")
     text = config["text_config"]
@@ -226,6 +276,10 @@ def _for_transformers_4(path: Path) -> None:
     text["rope_theta"] = text["rope_scaling"].pop("rope_theta")
     text["tie_word_embeddings"] = config["tie_word_embeddings"]
     _write(path / "config.json", config)
+
+
+def _words_for_transformers_4(path: Path) -> None:
+    """And of special tokens; without, it finds no tokenizer."""
     words = json_object(path, "tokenizer_config.json")
     if words["tokenizer_class"] == "TokenizersBackend":
         words["tokenizer_class"] = "PreTrainedTokenizerFast"

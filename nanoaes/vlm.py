@@ -29,6 +29,7 @@ from nanoaes.attention import PackedRows, SharedKV
 from nanoaes.folder import SCORE_RANGE, Asking, Folder, read_folder, write_folder
 from nanoaes.inputs import Prompts, image_patches, picture_grid, prompt_positions
 from nanoaes.logprob import token_logprob
+from nanoaes.lora import LoRA, attach, spec_of
 from nanoaes.prompt import opened_by
 from nanoaes.template import chat
 
@@ -36,9 +37,12 @@ from nanoaes.template import chat
 class VLM(nn.Module):
     """A Qwen2.5-VL (or one of its kin) with its tokenizer and the way it is asked."""
 
-    def __init__(self, hf: nn.Module, tokenizer, stop_ids: Sequence[int], asking: Asking):
+    def __init__(self, hf: nn.Module, tokenizer, stop_ids: Sequence[int], asking: Asking,
+                 source: str = "", stored: torch.dtype | None = None):
+        """source, stored: as in `Folder`; of a model that was made here there are none."""
         super().__init__()
         self.hf, self.tokenizer, self.asking = hf, tokenizer, asking
+        self.source, self.stored = source, stored
         config = hf.config
         self.image_id = config.image_token_id
         self.patch, self.merge = (config.vision_config.patch_size,
@@ -61,7 +65,7 @@ class VLM(nn.Module):
     @classmethod
     def load(cls, path: str | Path, dtype: torch.dtype = torch.float32, device: str = "auto",
              **options: Any) -> "VLM":
-        """Read an ordinary Hugging Face folder.
+        """Read an ordinary Hugging Face folder, or one of adapters and the model they belong to.
 
         Args:
             device: "auto" takes the first CUDA device where there is one, else the CPU.
@@ -74,15 +78,21 @@ class VLM(nn.Module):
         asking, changes = folder.asking.but(**options)
         for line in changes:
             print(f"{path}: {line}")
-        vlm = cls(folder.hf.eval(), folder.tokenizer, folder.stop_ids, asking)
+        vlm = cls(folder.hf.eval(), folder.tokenizer, folder.stop_ids, asking, folder.source,
+                  folder.stored)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         return vlm.to(device)
 
-    def save(self, path: str | Path) -> None:
-        """Write the folder that `load`, and anything that reads Hugging Face folders, reads."""
-        write_folder(Path(path), Folder(self.hf, self.tokenizer, self.stop_ids, self.asking),
-                     self.forbidden.nonzero().flatten().tolist())
+    def save(self, path: str | Path, merged: bool = False) -> None:
+        """Write the folder that `load`, and anything that reads Hugging Face folders, reads.
+
+        Args:
+            merged: a whole model where otherwise only its adapters were written.
+        """
+        folder = Folder(self.hf, self.tokenizer, self.stop_ids, self.asking, self.source,
+                        self.stored)
+        write_folder(Path(path), folder, self.forbidden.nonzero().flatten().tolist(), merged)
 
     def described(self, temperature: float) -> dict[str, Any]:
         """Whatever changes an answer beside the weights, for a result file."""
@@ -111,13 +121,17 @@ class VLM(nn.Module):
     @property
     def recipe(self) -> tuple:
         """For `blank`: all but the weights."""
-        return type(self.hf), self.hf.config, self.tokenizer, self.stop_ids, self.asking
+        return (type(self.hf), self.hf.config, spec_of(self.hf), self.tokenizer, self.stop_ids,
+                self.asking, self.source, self.stored)
 
     @classmethod
-    def blank(cls, kind: type[nn.Module], config: PreTrainedConfig, *more: Any) -> "VLM":
+    def blank(cls, kind: type[nn.Module], config: PreTrainedConfig, lora: LoRA | None, *more: Any
+              ) -> "VLM":
         """A model without memory for its weights (on `meta`), from the `recipe` of one."""
         with torch.device("meta"):
             hf = kind._from_config(copy.deepcopy(config), attn_implementation="sdpa")
+            if lora:
+                attach(hf, lora)
         return cls(hf.eval(), *more)
 
     @property
