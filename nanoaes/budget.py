@@ -70,34 +70,40 @@ def micro_batch_tokens(job: Job, free: int) -> int:
 def remedies(job: Job, free: int) -> list[tuple[str, Job]]:
     """What makes a run fit that does not, as options and as the run that they make.
 
-    One change at a time; where none is enough, each of them beside the thriftiest micro-batches.
+    One change at a time; where none is enough, each beside the thriftiest micro-batches. More
+    processes share the same pictures.
     """
     thrifty = replace(job, checkpointing=True, tokens=smallest(job))
     saving = f"--gradient_checkpointing true --tokens_per_micro_batch {thrifty.tokens} "
     for words, start in (("", job), (saving, thrifty)):
-        found = [(words + name, other) for name, other in _changes(start) if fits(other, free)]
+        found: dict[str, tuple[str, Job]] = {}  # of each kind the mildest that is enough
+        for kind, value, other in _changes(start):
+            if kind not in found and fits(other, free):
+                found[kind] = f"{words}{value} {kind}" if kind == "processes" else (
+                    f"{words}{kind} {value}"), other
         if found:
-            return found
+            return list(found.values())
     return []
 
 
-def _changes(job: Job) -> Iterator[tuple[str, Job]]:
-    """Each that is not the job itself; of a number the first that would do stands alone."""
+def _changes(job: Job) -> Iterator[tuple[str, object, Job]]:
+    """Option, value, the job that it makes; from mild to harsh."""
     if job.script != "eval" and not job.checkpointing:
-        yield "--gradient_checkpointing true", replace(job, checkpointing=True)
+        yield "--gradient_checkpointing", "true", replace(job, checkpointing=True)
     for tokens in (job.tokens // 2, job.tokens // 4, smallest(job)):
         if smallest(job) <= tokens < job.tokens:
-            yield f"--tokens_per_micro_batch {tokens}", replace(job, tokens=tokens)
+            yield "--tokens_per_micro_batch", tokens, replace(job, tokens=tokens)
     if job.sharded and job.reference == "sharded":
-        yield "--reference cpu", replace(job, reference="cpu")
-    if not job.adapters and job.script != "eval":
-        yield f"--lora_rank {RANK}", replace(
-            job, adapters=job.model.adapters(RANK, TARGETS, False),
-            reference="sharded" if job.reference else "", vision=False)
-        for n in (2, 4, 8, 16, 32, 64):
-            if n > job.processes:
-                yield f"{n} processes", replace(job, processes=n, alone=False, images=max(
-                    1, job.images * job.processes // n))
+        yield "--reference", "cpu", replace(job, reference="cpu")
+    if job.adapters or job.script == "eval":
+        return
+    for n in (2, 4, 8, 16, 32, 64):
+        if n > job.processes:
+            yield "processes", n, replace(job, processes=n, alone=False,
+                                          images=-(-job.images * job.processes // n))
+    yield "--lora_rank", RANK, replace(job, rank=RANK, vision=False,
+                                       adapters=job.model.adapters(RANK, TARGETS, False),
+                                       reference="sharded" if job.reference else "")
 
 
 def refuse(job: Job, free: int, where: str) -> None:
@@ -108,15 +114,13 @@ def refuse(job: Job, free: int, where: str) -> None:
     Raises:
         UserError: it does not; the parts' sizes, and what helps.
     """
-    parts = estimate(job)
     if fits(job, free):
         return
+    parts = estimate(job)
     sizes = ", ".join(f"{name} {x / GB:.1f}" for name, x in parts.items() if name != "peak"
                       and not name.startswith("in ") and x >= 0.05 * parts["peak"])
-    seen: dict[str, str] = {}  # the first of its kind: the largest number, the fewest processes
-    for name, _ in remedies(job, free):
-        seen.setdefault(name.rstrip("0123456789") if name[0] == "-" else name.split()[-1], name)
+    helps = " or ".join(name for name, _ in remedies(job, free))
     raise UserError(
         f"{where}: the run needs {parts['peak'] / GB:.1f} GB per process ({sizes}) and "
         f"{MARGIN:.0%} spare, {free / GB:.1f} GB are free; "
-        + (f"use {' or '.join(seen.values())}" if seen else "take a smaller model or a larger GPU"))
+        f"{'use ' + helps if helps else 'take a smaller model or a larger GPU'}")

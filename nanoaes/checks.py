@@ -70,7 +70,7 @@ def check_files(path: Path) -> None:
         raise CheckpointError(f"{path}: no config.json; give a Hugging Face model folder, "
                               "such as train_rapo.py leaves in RUN/rapo")
     texts = check_texts(path)
-    _check_kind(path, texts["config.json"])
+    check_kind(path, texts["config.json"])
     if not has_tokenizer(path):
         raise CheckpointError(f"{path}: no tokenizer.json; copy the tokenizer's files of the model "
                               "that this one was made from")
@@ -106,7 +106,12 @@ def json_object(path: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def _check_kind(path: Path, config: dict[str, Any]) -> None:
+def check_kind(path: Path, config: dict[str, Any]) -> None:
+    """What config.json itself says, before any class of transformers sees it.
+
+    Raises:
+        CheckpointError: another kind of model, quantised weights, no image token.
+    """
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in PROCESSORS:
         said = f"a {kind} model" if kind else "config.json has no model_type"

@@ -22,9 +22,11 @@ NAME = re.compile(r"[\w][\w.-]*/[\w.-]+")  # OWNER/MODEL
 LOCAL = "give a Hugging Face model folder, such as train_rapo.py leaves in RUN/rapo"
 
 
-def find_folder(model: Path) -> Path:
+def find_folder(model: Path, wanted: list[str] = WANTED) -> Path:
     """A folder that is here wins; else OWNER/MODEL is fetched, or found in the hub's cache.
 
+    Args:
+        wanted: patterns of the files to fetch.
     Raises:
         CheckpointError: neither; the hub is out of reach, does not know the name, asks for consent.
     """
@@ -36,7 +38,7 @@ def find_folder(model: Path) -> Path:
         raise CheckpointError(f"{model}: no such folder; {LOCAL}, or a name of the hub, such as "
                               "Qwen/Qwen2.5-VL-7B-Instruct")
     try:
-        return Path(snapshot_download(name, allow_patterns=WANTED))
+        return Path(snapshot_download(name, allow_patterns=wanted))
     except GatedRepoError as error:  # also a RepositoryNotFoundError
         raise CheckpointError(f"{name}: its owner asks for consent; accept the terms on the "
                               "model's page of the hub, then `hf auth login`") from error

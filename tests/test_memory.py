@@ -260,6 +260,12 @@ def test_each_remedy_that_is_named_fits(job: Job, free: float, named: str) -> No
         refuse(other, int(free), "cuda:0")  # is silent
 
 
+def test_more_processes_take_shares_of_the_same_pictures() -> None:
+    (name, other), = [(n, o) for n, o in remedies(full("7B", 2, images=32), 85 * 10**9)
+                      if n.endswith("processes")]
+    assert name == "4 processes" and other.images == 16  # not 8 processes, though they fit too
+
+
 def test_where_nothing_helps_it_says_so() -> None:
     with pytest.raises(UserError, match="smaller model or a larger GPU"):
         refuse(full("7B", 1), 10**9, "cuda:0")

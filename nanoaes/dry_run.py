@@ -1,0 +1,131 @@
+"""--dry_run: what a run is going to be, as text, from a config and the options alone.
+
+    parameters, image tokens, tokens of a step, memory per process by part and phase against a
+    card's, steps of an epoch, and the seconds per phase that the card allows at best
+
+No weight is read, so it also plans for a machine that is not this one (--gpu, --gpus).
+Left out: what pictures and answers will be like. Memory is counted at their limits, seconds at
+`TYPICAL` tokens of an answer.
+"""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import AutoConfig, PreTrainedConfig, Qwen2_5_VLConfig
+
+from nanoaes.anatomy import BUILT_IN, Anatomy
+from nanoaes.budget import MARGIN, fits, micro_batch_tokens, remedies
+from nanoaes.checks import CheckpointError, check_config, check_kind, json_object, reading
+from nanoaes.config import LearnConfig
+from nanoaes.folder import Asking
+from nanoaes.hub import find_folder
+from nanoaes.memory import Job, estimate
+from nanoaes.roofline import Card, seconds, speed
+
+GB = 1e9
+TYPICAL = 250  # tokens of an answer: a critique of five dimensions and a score
+LETTERS, CHAT = 4, 25  # per token of English, at least; tokens of a chat template around it
+
+
+def read_config(model: str) -> PreTrainedConfig:
+    """A folder's config.json, else what is known by heart, else the hub's; nothing more of it.
+
+    Raises:
+        CheckpointError: none of these, or of a model that this code does not know.
+    """
+    if model in BUILT_IN and not Path(model).is_dir():
+        return Qwen2_5_VLConfig(**BUILT_IN[model])
+    path = find_folder(Path(model), ["config.json"])
+    if not (path / "config.json").is_file():
+        raise CheckpointError(f"{path}: no config.json; give a Hugging Face model folder")
+    check_kind(path, json_object(path, "config.json"))
+    with reading(path, "config.json"):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    check_config(path, config)
+    return config
+
+
+def job_of(cfg: LearnConfig, model: Anatomy, asking: Asking, *, processes: int, cuda: bool,
+           side: int, reference: str = "", script: str = "rapo") -> Job:
+    """A script's options as a job; --tokens_per_micro_batch as it is, 0 included.
+
+    Args:
+        asking: with the options in place (`Asking.but`).
+        processes: all of them.
+        side: pixels of an image token's side, patch · merge.
+        reference: "" for none, as for `models.load_models`.
+    """
+    picture = asking.max_pixels // side**2
+    rapo = script == "rapo"
+    targets = tuple(name.strip() for name in cfg.lora_targets.split(","))
+    return Job(
+        model, cfg.tokens_per_micro_batch, prompt=picture + len(asking.prompt) // LETTERS + CHAT,
+        picture=picture, answer=asking.max_new_tokens, k=cfg.k if rapo else 1,
+        images=-(-(cfg.images if rapo else cfg.batch) // processes), dtype=cfg.dtype,
+        processes=cfg.shard or processes, alone=processes == 1,
+        checkpointing=cfg.gradient_checkpointing, reference=reference,
+        vision=cfg.lora_vision if cfg.lora_rank else cfg.train_vision, rank=cfg.lora_rank,
+        adapters=model.adapters(cfg.lora_rank, targets, cfg.lora_vision), cuda=cuda, script=script)
+
+
+def chosen(job: Job, free: int) -> Job:
+    """The job with a --tokens_per_micro_batch: as given, or where it is 0 from what is free."""
+    return job if job.tokens else replace(job, tokens=micro_batch_tokens(job, free))
+
+
+def describe(job: Job, *, name: str, free: int, where: str, processes: int = 1,
+             card: Card | None = None, updates: int = 1, steps: int = 0, epoch: int = 0) -> str:
+    """The text of --dry_run.
+
+    Args:
+        job: with its --tokens_per_micro_batch chosen.
+        name: the model's; where: the device's; free: its bytes that are free.
+        card: of each process, where its speed is known.
+        updates: mu; steps: of the whole run; epoch: pictures of a pass, 0: not known.
+    """
+    lines = [*_model(job, name), *_step(job, processes, steps, epoch), *_memory(job, free, where)]
+    return "\n".join(lines + (_speed(job, card, where, processes, updates) if card else []))
+
+
+def _model(job: Job, name: str) -> list[str]:
+    m = job.model
+    parts = {"vision": m.vision, "embedding": m.embedding, "layers": m.layers, "head": m.head}
+    said = ", ".join(f"{part} {n / 1e9:.2f}" if n else f"{part} tied" for part, n in parts.items())
+    trained = job.adapters or m.trained(job.vision)
+    return [f"{name}: {m.total / 1e9:.2f} B parameters ({said}); {trained / 1e9:.2f} B trained"
+            + (f", adapters of rank {job.rank}" if job.rank else "")]
+
+
+def _step(job: Job, processes: int, steps: int, epoch: int) -> list[str]:
+    pictures = job.images * processes
+    lines = [f"prompt: up to {job.prompt} tokens, {job.picture} of them the picture's; "
+             f"answers: up to {job.answer}",
+             f"step: {pictures} pictures x {job.k} answers, up to "
+             f"{pictures * job.row:,} tokens; {processes} processes of {job.images} pictures, "
+             f"micro-batches of {job.tokens:,} tokens ({job.rows} pictures)"]
+    if epoch:
+        lines.append(f"epoch: {math.ceil(epoch / pictures)} steps of {epoch:,} pictures")
+    return lines + ([f"run: {steps} steps"] if steps else [])
+
+
+def _memory(job: Job, free: int, where: str) -> list[str]:
+    found = estimate(job)
+    peak = found.pop("peak")
+    lines = [f"memory per process, GB ({where}: {free / GB:.1f})"]
+    lines += [f"  {part:13}{n / GB:7.1f}" for part, n in found.items()]
+    spare = f"peak {peak / GB:.1f} and {MARGIN:.0%} spare"
+    if fits(job, free):
+        return [*lines, f"  {spare}: fits"]
+    help_ = " or ".join(name for name, _ in remedies(job, free)) or "a smaller model"
+    return [*lines, f"  {spare}: DOES NOT FIT; what does: {help_}"]
+
+
+def _speed(job: Job, card: Card, where: str, gpus: int, updates: int) -> list[str]:
+    answer = min(TYPICAL, job.answer)
+    times = seconds(job, card, gpus, answer, updates)
+    most = speed(job, card, gpus, answer, updates)
+    said = "  ".join(f"{name} {s:.2f}" for name, s in times.items() if s)
+    return [f"at best, seconds of a step on {gpus} x {where}, answers of {answer} tokens: {said}",
+            f"  {most['seconds']:.2f} s; per GPU {most['tokens']:,.0f} tokens/s, each answer with "
+            f"its prompt ({most['answer tokens']:,.0f} of answers); MFU {most['mfu']:.0%}"]

@@ -1,0 +1,99 @@
+"""--dry_run says what the arithmetic says, from a config alone."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from kin import tiny_kin
+
+from nanoaes import hub
+from nanoaes.anatomy import anatomy
+from nanoaes.checks import CheckpointError
+from nanoaes.config import RAPOConfig, SFTConfig
+from nanoaes.dry_run import chosen, describe, job_of, read_config
+from nanoaes.folder import default_asking
+from nanoaes.memory import Job, estimate
+from nanoaes.roofline import CARDS, speed
+
+QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
+ADAPTERS = dict(lora_rank=0, lora_targets="q_proj, v_proj", lora_vision=False)
+
+
+def options(cls: type, **given) -> SimpleNamespace:
+    return SimpleNamespace(**{**vars(cls()), **ADAPTERS, **given})
+
+
+def job(processes: int = 8, cls: type = RAPOConfig, **given) -> Job:
+    cfg = options(cls, **{"dtype": "bfloat16", "gradient_checkpointing": True,
+                          "tokens_per_micro_batch": 0, **given})
+    asking, _ = default_asking("qwen2_5_vl").but(max_new_tokens=1024)
+    return job_of(cfg, anatomy(read_config(QWEN)), asking, processes=processes, cuda=True, side=28,
+                  reference="" if cls is SFTConfig else "sharded",
+                  script="sft" if cls is SFTConfig else "rapo")
+
+
+def test_options_become_a_job() -> None:
+    one = job(images=60, k=4, shard=4, train_vision=False)
+    assert (one.images, one.k, one.processes, one.picture, one.answer) == (8, 4, 4, 334, 1024)
+    assert 480 < one.prompt < 580 and one.checkpointing and not one.vision and one.sharded
+    lora = job(lora_rank=8)
+    assert lora.adapters == one.model.adapters(8, ("q_proj", "v_proj"), False) and not lora.sharded
+    assert not lora.vision and job(lora_rank=8, lora_vision=True).vision
+    sft = job(cls=SFTConfig, batch=64)
+    assert (sft.k, sft.images, sft.script) == (1, 8, "sft")
+
+
+def test_the_text_holds_the_estimates_numbers() -> None:
+    card = CARDS["H100"]
+    one = chosen(job(images=64, k=4), card.memory)
+    text = describe(one, name=QWEN, free=card.memory, where="H100", processes=8, card=card,
+                    steps=2344, epoch=15_000)
+    for part, n in estimate(one).items():
+        assert re.search(rf"{part} +{n / 1e9:.1f}\b", text), part
+    most = speed(one, card, 8, 250)
+    assert f"{most['tokens']:,.0f} tokens/s" in text and f"MFU {most['mfu']:.0%}" in text
+    assert "8.29 B parameters (vision 0.68, embedding 0.54, layers 6.53, head 0.54)" in text
+    assert "epoch: 235 steps" in text and "run: 2344 steps" in text and text.endswith("%")
+    assert "334 of them the picture's" in text and "spare: fits" in text
+
+
+def test_what_does_not_fit_is_said_with_what_does() -> None:
+    text = describe(chosen(job(1, images=64), 10**9), name=QWEN, free=CARDS["H100"].memory,
+                    where="H100")
+    assert "DOES NOT FIT; what does: " in text and "--lora_rank 16" in text
+    assert "at best" not in text  # the card was not given
+
+
+def test_a_given_budget_is_kept() -> None:
+    assert chosen(job(tokens_per_micro_batch=5000), 10**12).tokens == 5000
+
+
+def test_a_folder_needs_no_more_than_its_config(tmp_path: Path) -> None:
+    tiny_kin("qwen3").hf.config.save_pretrained(tmp_path)
+    assert anatomy(read_config(str(tmp_path))) == anatomy(tiny_kin("qwen3").hf.config)
+
+
+@pytest.mark.parametrize("content, message", [
+    (None, "no config.json"), ({"model_type": "llama", "image_token_id": 1}, "a llama model"),
+    ({"model_type": "qwen2_vl"}, "no image_token_id")])
+def test_other_folders_are_refused(tmp_path: Path, content: dict | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=message):
+        read_config(str(tmp_path))
+
+
+def test_of_the_hub_only_the_config_is_fetched(tmp_path: Path, monkeypatch) -> None:
+    tiny_kin("qwen2").hf.config.save_pretrained(tmp_path)
+    asked = []
+
+    def fetch(name: str, allow_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
+    assert read_config("some/model").model_type == "qwen2_vl"
+    read_config(QWEN)  # known by heart
+    assert asked == [("some/model", ["config.json"])]
