@@ -32,7 +32,7 @@ from nanoaes.progress import progress, say
 from nanoaes.prompt import parse_score
 from nanoaes.rollout import CACHED, Answer, rollout
 from nanoaes.runs import keep_going
-from nanoaes.sampler import by_dataset
+from nanoaes.sampler import by_dataset, hold_out
 from nanoaes.sampling import uniforms
 from nanoaes.script import run_script
 from nanoaes.toy import road as toy
@@ -235,6 +235,20 @@ def read_sets(test_in: str, test_ood: str, bad_images: str) -> Sets:
     if not sets:
         raise OptionError("no test set; name one with --test_in csv:FILE@LO-HI")
     return sets
+
+
+def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
+    """(training pictures, held-out sets, test sets): all of the toy world, or all one's own."""
+    named = cfg.train, cfg.test_in, cfg.test_ood
+    if not any(named):
+        named = toy.sets(run / "world", cfg.seed)
+    elif not (cfg.train and cfg.model and (cfg.test_in or cfg.test_ood)):
+        raise OptionError("one's own pictures need --train, --model and --test_in or --test_ood; "
+                          "none of them: the toy world")
+    train, test_in, test_ood = named
+    examples, held = hold_out(read_all(train, "train", cfg.bad_images), cfg.heldout)
+    return (examples, {name: ("in", part) for name, part in by_dataset(held).items()},
+            read_sets(test_in, test_ood, cfg.bad_images))
 
 
 if __name__ == "__main__":

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 import train_sft
-from eval import Best, Sets, compare, read_sets
+from eval import Best, Sets, compare, pictures
 from nanoaes.batching import token_batches
 from nanoaes.checkpoint import cut_rows, read_rows, recover, set_aside, write_json
 from nanoaes.clock import Timer, untimed
 from nanoaes.completions import excerpt
-from nanoaes.config import OptionError, RAPOConfig, SFTConfig, inherit
-from nanoaes.data import Example, load_image, read_all
+from nanoaes.config import RAPOConfig, SFTConfig, inherit
+from nanoaes.data import Example, load_image
 from nanoaes.diary import Diary
+from nanoaes.dry_run import planned, settled
 from nanoaes.errors import at
 from nanoaes.graphs import Graphs
 from nanoaes.inputs import Prompts
@@ -36,15 +37,15 @@ from nanoaes.metrics import format_table
 from nanoaes.models import Models, Reference, load_models, write_merged
 from nanoaes.optimize import adamw, take_step
 from nanoaes.page.report import write_report
-from nanoaes.parallel import by_first, enough, even, everyone, first, share, total
+from nanoaes.parallel import by_first, enough, even, everyone, first, share, size, total
 from nanoaes.patience import Patience
 from nanoaes.progress import progress, say
 from nanoaes.rapo import Tokens, add, advantages, rapo_loss, rollout_gap, token_loss, token_weights
 from nanoaes.resume import Saves
 from nanoaes.rollout import Rollouts, rollout
 from nanoaes.runs import claim, keep_going, need_room, refuse_overwrite
-from nanoaes.same import check_same, fingerprint
-from nanoaes.sampler import StepSampler, by_dataset, hold_out
+from nanoaes.same import as_saved, fingerprint
+from nanoaes.sampler import StepSampler
 from nanoaes.sampling import uniforms
 from nanoaes.schedule import learning_rate, total_steps
 from nanoaes.script import run_script
@@ -185,9 +186,13 @@ def main(cfg: RAPOConfig) -> None:
     """Data, cold-started model, training, evaluation of all stages, report and table."""
     run = Path(cfg.run)
     enough("--images", cfg.images)
+    if cfg.dry_run:
+        epoch = len(pictures(cfg, run)[0]) if cfg.train else 0
+        return say(planned(cfg, cfg.reference_kept, processes=size(), script="rapo", epoch=epoch))
     with ExitStack() as claimed:
-        (examples, held, tests), stages, saves = by_first(lambda: prepare(cfg, run, claimed))
-        models = load_models(stages["cold start"], cfg, cfg.reference if cfg.beta else "")
+        (examples, held, tests), stages, cfg, saves = by_first(
+            partial(prepare, cfg, run, claimed, size()))
+        models = load_models(stages["cold start"], cfg, cfg.reference_kept)
         begun = by_first(partial(make_room, cfg, run, models, saves))
         best = Best(run / "rapo", run / "metrics.jsonl", held, cfg,
                     Graphs() if models.speaker.device.type == "cuda" else None)
@@ -203,9 +208,12 @@ def main(cfg: RAPOConfig) -> None:
         report(cfg, {**stages, "RAPO": best.path}, tests, run, best.step)
 
 
-def prepare(cfg: RAPOConfig, run: Path, claimed: ExitStack
-            ) -> tuple[tuple[list[Example], Sets, Sets], dict[str, Path], Saves]:
-    """All that can be refused, before anything is moved: folder, pictures, stages, another run."""
+def prepare(cfg: RAPOConfig, run: Path, claimed: ExitStack, processes: int
+            ) -> tuple[tuple[list[Example], Sets, Sets], dict[str, Path], RAPOConfig, Saves]:
+    """All that can be refused, before anything is moved: folder, pictures, stages, another run.
+
+    Returns pictures, stages, the options with nothing left open, and the run's states.
+    """
     if cfg.model:
         refuse_overwrite(Path(cfg.model), run / "rapo", "--run")
     find(cfg.tracker)
@@ -215,12 +223,13 @@ def prepare(cfg: RAPOConfig, run: Path, claimed: ExitStack
     sets = pictures(cfg, run)
     StepSampler([e.dataset for e in sets[0]], cfg.images)
     stages = cold_start(cfg, run)
-    same = {"options": asdict(cfg), "weights": fingerprint(stages["cold start"])}
-    saves = Saves(run / "resume", cfg.keep_last, cfg.save_every, same)
-    if cfg.resume and (state := saves.facts()):
-        check_same({**state["options"], "weights": state["weights"]},
-                   {**same["options"], "weights": same["weights"]})
-    return sets, stages, saves
+    weights = fingerprint(stages["cold start"])
+    state = Saves(run / "resume", cfg.keep_last).facts() if cfg.resume else None
+    if state:
+        cfg = as_saved(cfg, weights, state)
+    cfg = settled(cfg, stages["cold start"], cfg.reference_kept, processes=processes, script="rapo")
+    return sets, stages, cfg, Saves(run / "resume", cfg.keep_last, cfg.save_every,
+                                    {"options": asdict(cfg), "weights": weights})
 
 
 def make_room(cfg: RAPOConfig, run: Path, models: Models, saves: Saves) -> int:
@@ -262,20 +271,6 @@ def draw(cfg: RAPOConfig, run: Path, steps: int, evals: dict[str, dict] | None =
     return write_report(run / "report.html", "Aes-R1" if cfg.train else "Aes-R1 in miniature",
                         read_rows(run / "metrics.jsonl"), evals or {}, vars(cfg), list(remarks),
                         answers=excerpt(run / "completions.jsonl"), steps=steps)
-
-
-def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
-    """(training pictures, held-out sets, test sets): all of the toy world, or all one's own."""
-    named = cfg.train, cfg.test_in, cfg.test_ood
-    if not any(named):
-        named = toy.sets(run / "world", cfg.seed)
-    elif not (cfg.train and cfg.model and (cfg.test_in or cfg.test_ood)):
-        raise OptionError("one's own pictures need --train, --model and --test_in or --test_ood; "
-                          "none of them: the toy world")
-    train, test_in, test_ood = named
-    examples, held = hold_out(read_all(train, "train", cfg.bad_images), cfg.heldout)
-    return (examples, {name: ("in", part) for name, part in by_dataset(held).items()},
-            read_sets(test_in, test_ood, cfg.bad_images))
 
 
 def cold_start(cfg: RAPOConfig, run: Path) -> dict[str, Path]:

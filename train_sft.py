@@ -18,6 +18,7 @@ import build_cot
 from nanoaes.checkpoint import append_row, publish, read_rows, recover, set_aside, write_json
 from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit
 from nanoaes.data import DataError, Example, check_images, load_image
+from nanoaes.dry_run import planned, settled
 from nanoaes.models import load_models, write_merged
 from nanoaes.parallel import by_first, enough, first, share, size
 from nanoaes.progress import say
@@ -35,8 +36,10 @@ def main(cfg: SFTConfig) -> Path:
     run = Path(cfg.run)
     out = Path(cfg.out) if cfg.out else run / "sft"
     enough("--batch", cfg.batch)
+    if cfg.dry_run:
+        return say(planned(cfg, processes=size(), script="sft")) or out
     with ExitStack() as claimed:
-        critiques, start = by_first(lambda: prepare(cfg, run, out, claimed))
+        critiques, start, cfg = by_first(partial(prepare, cfg, run, out, claimed, size()))
         models = load_models(start, cfg)
         by_first(lambda: make_room(cfg, run, out, models.speaker))
         last = train(cfg, models.learner, critiques, run / "sft_metrics.jsonl")
@@ -51,9 +54,12 @@ def main(cfg: SFTConfig) -> Path:
     return out
 
 
-def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack
-            ) -> tuple[list[tuple[Path, str]], Path]:
-    """All that can be refused, before anything is moved: folders, critiques, the model's folder."""
+def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack, processes: int
+            ) -> tuple[list[tuple[Path, str]], Path, SFTConfig]:
+    """All that can be refused, before anything is moved: folders, critiques, the model's folder.
+
+    Returns critiques, that folder, and the options with nothing left open.
+    """
     if cfg.model:
         refuse_overwrite(Path(cfg.model), out, "--out")
     refuse_foreign(out, "--out", "nanoaes.json")
@@ -62,7 +68,8 @@ def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack
     recover(run / "backbone")
     recover(out)
     critiques = read_critiques(critique_file(cfg, run), cfg.bad_images)
-    return critiques, Path(cfg.model) if cfg.model else build_backbone(run / "backbone", cfg.seed)
+    start = Path(cfg.model) if cfg.model else build_backbone(run / "backbone", cfg.seed)
+    return critiques, start, settled(cfg, start, processes=processes, script="sft")
 
 
 def make_room(cfg: SFTConfig, run: Path, out: Path, vlm: VLM) -> None:

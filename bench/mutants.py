@@ -345,8 +345,6 @@ TABLE = {
         M("logp_old of the last update", "        sums: dict[str, Tensor] = {}\n",
           "        sums, known = {}, []\n", "loop"),
         M("the policy is its own reference", "logp_ref[i] if logp_ref else old", "old", "loop"),
-        M("a reference that nobody needs", 'cfg.reference if cfg.beta else ""', "cfg.reference",
-          "loop"),
         M("no KL", "beta=cfg.beta,", "beta=0.0,", "loop"),
         M("the rate stays the first", "learning_rate(cfg, step, steps)",
           "learning_rate(cfg, 0, steps)", "loop"),
@@ -408,6 +406,10 @@ TABLE = {
         M("--soft_truth is ignored", "spread if cfg.soft_truth else None", "None", "train:judge"),
         M("weights of rewards swapped", "w_relative=cfg.w_relative, w_absolute=cfg.w_absolute",
           "w_relative=cfg.w_absolute, w_absolute=cfg.w_relative", "train:judge"),
+    ],
+    "nanoaes/config.py": [
+        M("a reference that nobody needs", 'self.reference if self.beta else ""', "self.reference",
+          "loop"),
     ],
 }
 MUTANTS = [Mutant(m.what, m.old, m.new, m.tests, m.equivalent, file)

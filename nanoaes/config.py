@@ -83,6 +83,12 @@ class LearnConfig(TrainConfig, ModelConfig):
                             "names of the layers that get adapters, comma between")
     lora_vision: bool = opt(False, "adapters in the vision tower, too")
     merge: bool = opt(False, "with adapters: also write the whole model, beside them")
+    tokens_per_micro_batch: int = opt(2048, "tokens per forward, in every phase; changes memory, "
+                                            "never a number; 0: from free memory", low=0)
+    dry_run: bool = opt(False, "print what the run needs and how fast it could be, then end")
+    gpu: str = opt("", "with --dry_run: for this card instead of the device that is here",
+                   ("", "H100", "H200", "A100-80", "A100-40", "L40S", "RTX4090"))
+    gpus: int = opt(0, "with --dry_run: how many of them; 0: the processes there are", low=0)
     deterministic: bool = opt(False, "on CUDA: the same bits each time, at a price in speed; a CPU "
                                      "always gives them")
     shard: int = opt(0, "processes that share one copy of the trained weights, such as a node's; "
@@ -165,6 +171,11 @@ class RAPOConfig(LearnConfig):
                          low=0)
     tracker: str = opt("none", "each step's numbers also to tensorboard or wandb, if installed",
                        ("none", "tensorboard", "wandb"))
+
+    @property
+    def reference_kept(self) -> str:
+        """`reference`, or "" where the KL has no weight and none is kept."""
+        return self.reference if self.beta else ""
 
 
 @dataclass

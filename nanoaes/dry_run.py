@@ -1,4 +1,4 @@
-"""--dry_run: what a run is going to be, as text, from a config and the options alone.
+"""Before a run: does it fit, how large are its micro-batches; --dry_run: all of that as text.
 
     parameters, image tokens, tokens of a step, memory per process by part and phase against a
     card's, steps of an epoch, and the seconds per phase that the card allows at best
@@ -11,18 +11,22 @@ Left out: what pictures and answers will be like. Memory is counted at their lim
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from transformers import AutoConfig, PreTrainedConfig, Qwen2_5_VLConfig
 
-from nanoaes.anatomy import BUILT_IN, Anatomy
-from nanoaes.budget import MARGIN, fits, micro_batch_tokens, remedies
+from nanoaes.anatomy import BUILT_IN, Anatomy, anatomy
+from nanoaes.budget import MARGIN, fits, free_memory, micro_batch_tokens, refuse, remedies
 from nanoaes.checks import CheckpointError, check_config, check_kind, json_object, reading
-from nanoaes.config import LearnConfig
-from nanoaes.folder import Asking
+from nanoaes.config import LearnConfig, OptionError
+from nanoaes.folder import Asking, default_asking, read_asking
 from nanoaes.hub import find_folder
 from nanoaes.memory import Job, estimate
-from nanoaes.roofline import Card, seconds, speed
+from nanoaes.parallel import device
+from nanoaes.progress import say
+from nanoaes.roofline import CARDS, Card, seconds, speed
 
+C = TypeVar("C", bound=LearnConfig)
 GB = 1e9
 TYPICAL = 250  # tokens of an answer: a critique of five dimensions and a score
 LETTERS, CHAT = 4, 25  # per token of English, at least; tokens of a chat template around it
@@ -129,3 +133,51 @@ def _speed(job: Job, card: Card, where: str, gpus: int, updates: int) -> list[st
     return [f"at best, seconds of a step on {gpus} x {where}, answers of {answer} tokens: {said}",
             f"  {most['seconds']:.2f} s; per GPU {most['tokens']:,.0f} tokens/s, each answer with "
             f"its prompt ({most['answer tokens']:,.0f} of answers); MFU {most['mfu']:.0%}"]
+
+
+def settled(cfg: C, model: Path, reference: str = "", *, processes: int, script: str) -> C:
+    """The options with a --tokens_per_micro_batch, of a run that fits.
+
+    Raises:
+        CheckpointError: as `read_asking`. UserError: it does not fit; what helps.
+    """
+    place = device(cfg.device)
+    free = free_memory(place) // (1 if place.type == "cuda" else processes)
+    config, asking = read_asking(model)
+    job = chosen(_job(cfg, config, asking, place.type == "cuda", processes, script, reference),
+                 free)
+    refuse(job, free, str(place))
+    if job.tokens != cfg.tokens_per_micro_batch:
+        say(f"--tokens_per_micro_batch {job.tokens}: what {free / GB:.1f} GB have room for")
+    return replace(cfg, tokens_per_micro_batch=job.tokens)
+
+
+def planned(cfg: LearnConfig, reference: str = "", *, processes: int, script: str, epoch: int = 0
+            ) -> str:
+    """The text of --dry_run, for --gpu and --gpus or for what is here.
+
+    Args:
+        epoch: pictures of a pass; 0: not known.
+    Raises:
+        CheckpointError: as `read_config`. OptionError: no --model.
+    """
+    if not cfg.model:
+        raise OptionError("--dry_run needs a --model: a folder, or a name of the hub, such as "
+                          "Qwen/Qwen2.5-VL-7B-Instruct")
+    config, place, gpus = read_config(cfg.model), device(cfg.device), cfg.gpus or processes
+    card = CARDS[cfg.gpu] if cfg.gpu else None
+    cuda = bool(card) or place.type == "cuda"
+    free = card.memory if card else free_memory(place) // (1 if cuda else gpus)
+    asking = default_asking(config.model_type)
+    job = chosen(_job(cfg, config, asking, cuda, gpus, script, reference), free)
+    rapo = script == "rapo"
+    return describe(job, name=cfg.model, free=free, where=cfg.gpu or str(place), processes=gpus,
+                    card=card, updates=cfg.updates if rapo else 1, epoch=epoch)
+
+
+def _job(cfg: LearnConfig, config: PreTrainedConfig, asking: Asking, cuda: bool, processes: int,
+         script: str, reference: str) -> Job:
+    options = {k: v for k, v in cfg.loading().items() if k != "device"}
+    side = config.vision_config.patch_size * config.vision_config.spatial_merge_size
+    return job_of(cfg, anatomy(config), asking.but(**options)[0], processes=processes, cuda=cuda,
+                  side=side, reference=reference, script=script)

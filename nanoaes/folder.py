@@ -16,7 +16,6 @@ Left out: processors of video; a source's own decoding (penalties, top-k), which
 """
 
 import copy
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +50,7 @@ from nanoaes.checks import (
 )
 from nanoaes.hub import find_folder
 from nanoaes.lora import adapters, whole_state
+from nanoaes.older import older_config, older_words, write_object
 from nanoaes.prompt import PROMPTS, SCORING_PROMPT
 from nanoaes.template import check_template
 
@@ -107,19 +107,11 @@ def read_folder(model: Path, dtype: torch.dtype) -> Folder:
             damaged or of different models, a chat template that is no good, no stop token, another
             score range. Whatever can be seen without reading the weights is seen before.
     """
-    path = top = find_folder(model)
-    name = model
-    if is_adapters(top):
-        check_texts(top)
-        name, path = find_base(top)
-    check_files(path)
-    with reading(path, "config.json"):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    check_config(path, config)
+    name, top, path, config, asking = _small_files(model)
     empty = check_weights(path, config)
     if top != path:
         plan(top, empty)
-    asking, words = _asking(top, path, config.model_type), config.text_config.vocab_size
+    words = config.text_config.vocab_size
     own = top if has_tokenizer(top) else path
     with reading(own, "the tokenizer (tokenizer.json, tokenizer_config.json)"):
         tokenizer = AutoTokenizer.from_pretrained(own, trust_remote_code=False)
@@ -133,6 +125,24 @@ def read_folder(model: Path, dtype: torch.dtype) -> Folder:
         load_adapters(hf, top)
     source = str(path.resolve()) if name.is_dir() else name.as_posix()
     return Folder(hf, tokenizer, stop_ids, asking, source, stored_dtype(path))
+
+
+def read_asking(model: Path) -> tuple[PreTrainedConfig, Asking]:
+    """What a model is and how it is asked, from its small files; raises as `read_folder`."""
+    return _small_files(model)[3:]
+
+
+def _small_files(model: Path) -> tuple[Path, Path, Path, PreTrainedConfig, Asking]:
+    """Name and folder of the whole weights, the folder given between them; config; asking."""
+    name, path = model, (top := find_folder(model))
+    if is_adapters(top):
+        check_texts(top)
+        name, path = find_base(top)
+    check_files(path)
+    with reading(path, "config.json"):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    check_config(path, config)
+    return name, top, path, config, _asking(top, path, config.model_type)
 
 
 def _with(top: Path, path: Path, file: str) -> Path:
@@ -239,17 +249,17 @@ def write_folder(path: Path, folder: Folder, forbidden: list[int], merged: bool 
         plain = _plain(hf, min(hf.dtype, folder.stored or hf.dtype, key=lambda d: d.itemsize))
         plain.generation_config = decoding
         plain.save_pretrained(path)
-        _config_for_transformers_4(path)
+        older_config(path)
     folder.tokenizer.save_pretrained(path)
-    _words_for_transformers_4(path)
+    older_words(path)
     vision = hf.config.vision_config
-    _write(path / "preprocessor_config.json", {
+    write_object(path / "preprocessor_config.json", {
         "image_processor_type": "Qwen2VLImageProcessor",
         "processor_class": PROCESSORS[hf.config.model_type], "patch_size": vision.patch_size,
         "merge_size": vision.spatial_merge_size, "temporal_patch_size": vision.temporal_patch_size,
         "min_pixels": asking.min_pixels, "max_pixels": asking.max_pixels,
         "image_mean": asking.mean, "image_std": asking.std})
-    _write(path / "nanoaes.json", {"prompt": asking.prompt, "score_range": SCORE_RANGE,
+    write_object(path / "nanoaes.json", {"prompt": asking.prompt, "score_range": SCORE_RANGE,
                                    "max_new_tokens": asking.max_new_tokens})
 
 
@@ -262,31 +272,3 @@ def _plain(hf: nn.Module, dtype: torch.dtype) -> nn.Module:
                           for name, x in whole_state(hf).items()}, assign=True)
     twin.tie_weights()
     return twin
-
-
-def _config_for_transformers_4(path: Path) -> None:
-    """What servers still run reads of rotary positions by their older names.
-
-    Without, transformers 4.57 and what builds on it turn the positions at another speed, drop
-    M-RoPE, and tie the head or not by a default. transformers 5 reads both.
-    """
-    config = json_object(path, "config.json")
-    text = config["text_config"]
-    text["rope_scaling"] = dict(text["rope_parameters"])
-    text["rope_theta"] = text["rope_scaling"].pop("rope_theta")
-    text["tie_word_embeddings"] = config["tie_word_embeddings"]
-    _write(path / "config.json", config)
-
-
-def _words_for_transformers_4(path: Path) -> None:
-    """And of special tokens; without, it finds no tokenizer."""
-    words = json_object(path, "tokenizer_config.json")
-    if words["tokenizer_class"] == "TokenizersBackend":
-        words["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(words.get("extra_special_tokens"), list):
-        words["additional_special_tokens"] = words.pop("extra_special_tokens")
-    _write(path / "tokenizer_config.json", words)
-
-
-def _write(path: Path, value: dict) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

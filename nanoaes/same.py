@@ -4,11 +4,13 @@ Left out: the pictures' contents; a hash of a hundred thousand files would cost 
 """
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nanoaes.errors import UserError
 
+C = TypeVar("C")
 MIB = 2**20
 # Where things are, what is said, how many share the work: other bits perhaps, the same run.
 MAY_CHANGE = {"run", "device", "shard", "reference", "gradient_checkpointing", "save_every",
@@ -30,6 +32,20 @@ def check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:
                            for name in names)
         raise UserError(f"--resume goes on with the same options only; {differ}; give them as "
                         "they were saved or choose another --run")
+
+
+def as_saved(cfg: C, weights: str, state: dict[str, Any]) -> C:
+    """The options of a run that goes on; where they leave the micro-batch open, the saved one.
+
+    Args:
+        weights: `fingerprint` of the model that it began with.
+        state: what was saved: its "options" and "weights".
+    Raises:
+        UserError: as `check_same`.
+    """
+    now = {**vars(cfg), "weights": weights}
+    check_same({**state["options"], "weights": state["weights"]}, now)
+    return replace(cfg, **{name: now[name] or state["options"][name] for name in AS_SAVED_IF_ZERO})
 
 
 def fingerprint(path: Path) -> str:

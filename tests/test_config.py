@@ -96,13 +96,14 @@ def test_an_ascii_terminal_ends_no_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cls, scripts", [
-    (CoTConfig, ["build_cot"]), (SFTConfig, ["train_sft", "nanoaes/models"]),
+    (CoTConfig, ["build_cot"]), (SFTConfig, ["train_sft", "nanoaes/models", "nanoaes/dry_run"]),
     (RAPOConfig, ["train_rapo", "eval", "nanoaes/diary", "nanoaes/judge", "nanoaes/models",
-                  "nanoaes/schedule"]),
+                  "nanoaes/schedule", "nanoaes/dry_run", "nanoaes/config"]),
     (EvalConfig, ["eval", "nanoaes/models"])])
 def test_every_field_is_used(cls: type, scripts: list[str]) -> None:
     """RAPO's evaluation settings are read by eval.py, some by `loading`; SFT hands on heldout."""
     code = "".join((ROOT / f"{name}.py").read_text() for name in scripts)
+    code = code.replace("self.", "cfg.")
     used = set(cls().loading()) if hasattr(cls, "loading") else set()
     used |= {"heldout"} if "inherit(CoTConfig, cfg)" in code else set()
     assert [name for name in vars(cls()) if f"cfg.{name}" not in code and name not in used] == []

@@ -7,12 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 from kin import tiny_kin
+from tiny import tiny_vlm
 
+import train_rapo
+import train_sft
 from nanoaes import hub
 from nanoaes.anatomy import anatomy
 from nanoaes.checks import CheckpointError
-from nanoaes.config import RAPOConfig, SFTConfig
-from nanoaes.dry_run import chosen, describe, job_of, read_config
+from nanoaes.config import OptionError, RAPOConfig, SFTConfig
+from nanoaes.dry_run import chosen, describe, job_of, read_config, settled
+from nanoaes.errors import UserError
 from nanoaes.folder import default_asking
 from nanoaes.memory import Job, estimate
 from nanoaes.roofline import CARDS, speed
@@ -97,3 +101,38 @@ def test_of_the_hub_only_the_config_is_fetched(tmp_path: Path, monkeypatch) -> N
     assert read_config("some/model").model_type == "qwen2_vl"
     read_config(QWEN)  # known by heart
     assert asked == [("some/model", ["config.json"])]
+
+
+def test_the_scripts_print_it_and_do_nothing(tmp_path: Path, capsys) -> None:
+    given = dict(run=str(tmp_path / "run"), model=QWEN, dry_run=True, dtype="bfloat16", gpu="H100",
+                 gpus=8, device="cpu", gradient_checkpointing=True, tokens_per_micro_batch=0)
+    train_rapo.main(RAPOConfig(images=64, max_new_tokens=1024, **given))
+    train_sft.main(SFTConfig(**given))
+    text = capsys.readouterr().out
+    assert text.count("8.29 B parameters") == text.count("8 x H100") == 2 and "rollout" in text
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(OptionError, match="--dry_run needs a --model"):
+        train_rapo.main(RAPOConfig(dry_run=True))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_vlm().save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_an_open_budget_is_settled_and_a_given_one_kept(folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("nanoaes.dry_run.free_memory", lambda place: 10**9)
+    open_ = RAPOConfig(device="cpu", images=8, k=4, tokens_per_micro_batch=0)
+    found = settled(open_, folder, "sharded", processes=1, script="rapo")
+    assert found.tokens_per_micro_batch >= 1024 and found.tokens_per_micro_batch % 1024 == 0
+    assert f"--tokens_per_micro_batch {found.tokens_per_micro_batch}" in capsys.readouterr().out
+    kept = settled(RAPOConfig(device="cpu"), folder, processes=1, script="rapo")
+    assert kept == RAPOConfig(device="cpu")
+
+
+def test_what_cannot_fit_is_refused_before_it_allocates(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr("nanoaes.dry_run.free_memory", lambda place: 10**7)
+    with pytest.raises(UserError, match=r"cpu: the run needs .* 0.0 GB are free") as caught:
+        settled(RAPOConfig(device="cpu"), folder, "sharded", processes=1, script="rapo")
+    assert "\n" not in str(caught.value)
