@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from kin import KIN, tiny_kin
+from safetensors.torch import load_file, save_file
 from tiny import pictures, ragged, tiny_prompts, tiny_vlm
 from transformers import AutoModelForImageTextToText
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -210,3 +211,44 @@ def test_transformers_own_picture_processor_reads_a_saved_folder(folder: Path) -
     theirs = Qwen2VLImageProcessorPil.from_pretrained(folder)(images=[image], return_tensors="pt")
     torch.testing.assert_close(tiny_vlm().prompts([image]).pixels, theirs["pixel_values"],
                                rtol=0, atol=2e-6)
+
+
+BF16, FP32 = torch.bfloat16, torch.float32
+
+
+@pytest.mark.parametrize("of_source, computes_in, expected", [
+    (BF16, FP32, BF16), (FP32, BF16, BF16), (FP32, FP32, FP32), (BF16, BF16, BF16),
+    (torch.float16, FP32, torch.float16), (torch.float16, BF16, BF16), (FP32, torch.float64, FP32)])
+@pytest.mark.parametrize("kin", KIN)
+def test_weights_are_saved_as_narrow_as_they_came(
+        tmp_path: Path, kin: str, of_source: torch.dtype, computes_in: torch.dtype,
+        expected: torch.dtype) -> None:
+    """And the model in memory stays as it is."""
+    made = tiny_kin(kin, of_source)
+    made.save(tmp_path / "source")
+    with torch.no_grad():
+        made.hf.get_input_embeddings().weight.zero_()
+    vlm = VLM.load(tmp_path / "source", computes_in, device="cpu")
+    with torch.no_grad():
+        vlm.hf.model.language_model.norm.weight += 1e-3  # learnt, in the dtype that it computes in
+    config, before = str(vlm.hf.config), dict(vlm.hf.state_dict())
+    copies = {name: x.clone() for name, x in before.items()}
+    vlm.save(tmp_path / "saved")
+    assert str(vlm.hf.config) == config
+    for name, x in vlm.hf.state_dict().items():
+        assert x.data_ptr() == before[name].data_ptr() and torch.equal(x, copies[name]), name
+    found = load_file(tmp_path / "saved" / "model.safetensors")
+    assert {x.dtype for x in found.values()} == {expected}
+    said = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert said["dtype"] == said["text_config"]["dtype"] == str(expected).removeprefix("torch.")
+    again = VLM.load(tmp_path / "saved", computes_in, device="cpu").hf.state_dict()
+    assert all(torch.equal(x.to(expected).to(computes_in), again[n]) for n, x in copies.items())
+
+
+def test_a_few_wide_tensors_do_not_widen_the_rest(folder: Path) -> None:
+    """Norms in fp32 beside matrices in bf16."""
+    file = folder / "model.safetensors"
+    save_file({n: x.clone() if x.ndim == 1 else x.bfloat16() for n, x in load_file(file).items()},
+              file, metadata={"format": "pt"})
+    VLM.load(folder, device="cpu").save(folder / "again")
+    assert {x.dtype for x in load_file(folder / "again" / "model.safetensors").values()} == {BF16}
