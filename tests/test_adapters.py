@@ -11,7 +11,7 @@ import pytest
 import torch
 from kin import KIN, tiny_kin
 from safetensors.torch import load_file, save_file
-from test_lora import logps, spec, trained
+from test_lora import logps, spec, trained, untied
 from tiny import tiny_vlm
 
 from nanoaes.adapters import CONFIG, WEIGHTS, load_adapters, save_adapters
@@ -155,9 +155,10 @@ def test_a_folder_of_adapters_is_a_model(tmp_path: Path, kin: str) -> None:
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
 
 
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kin", KIN)
-def test_merged_it_is_an_ordinary_folder(tmp_path: Path, kin: str) -> None:
-    tiny_kin(kin).save(tmp_path / "base")
+def test_merged_it_is_an_ordinary_folder(tmp_path: Path, kin: str, tied: bool) -> None:
+    (tiny_kin(kin) if tied else untied(tiny_kin(kin))).save(tmp_path / "base")
     vlm = VLM.load(tmp_path / "base", device="cpu")
     attach(vlm.hf, spec(kin))
     before = {n: x.clone() for n, x in trained(vlm).hf.state_dict().items()}
