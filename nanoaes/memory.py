@@ -81,7 +81,7 @@ def estimate(job: Job) -> dict[str, int]:
     if job.script != "sft":
         phases["rollout"] = always + cache + prefill(job) + sampling(job)
     if job.reference:
-        phases["reference"] = (always + kept + outside + 2 * layer + forward(job)
+        phases["reference"] = (always + kept + outside + 2 * layer + forward(job, job.rows > 1)
                                + head(job, False))
     if job.script != "eval":
         work = update(job)
@@ -140,7 +140,7 @@ def passing(job: Job, tower: Tower, gradient: bool) -> int:
     In the backward pass what was kept goes as the gradients come.
     """
     wide, narrow = (2, 2) if gradient else (3, 3)
-    wide += bool(job.rank)  # the detour's result
+    wide += bool(job.rank) and not gradient  # the detour's result
     return tokens_of(job, tower) * job.e * (wide * tower.inner + narrow * tower.hidden)
 
 
@@ -157,10 +157,11 @@ def bias(job: Job) -> int:
         job.prompt + job.answer)
 
 
-def pixels(job: Job) -> int:
-    """Patches are copied where the pictures do not follow each other, and cast where needed."""
+def pixels(job: Job, copied: bool) -> int:
+    """Patches of a micro-batch: cast for bf16; copied where not all are taken or one, since
+    pictures of like lengths are no neighbours."""
     m = job.model
-    return tokens_of(job, m.eyes) * m.patch * (4 * (job.rows < job.images) + job.e * (job.e < 4))
+    return tokens_of(job, m.eyes) * m.patch * (4 * copied + job.e * (job.e < 4))
 
 
 def merger(job: Job) -> int:
@@ -172,13 +173,15 @@ def merger(job: Job) -> int:
 def last_norm(job: Job) -> int:
     """Kept by the language model's end, with the hidden states that the head gets."""
     text, e = job.model.text, job.e
-    return text.hidden * (tokens_of(job, text) * (4 + e) + job.rows * job.k * job.answer * e)
+    quotient = e * (not job.rank)  # as in `kept_by_layer`
+    return text.hidden * (tokens_of(job, text) * (4 + quotient)
+                          + job.rows * job.k * job.answer * e)
 
 
-def forward(job: Job) -> int:
+def forward(job: Job, copied: bool) -> int:
     """A forward without gradient, head apart: the vision tower, then the language model."""
     m = job.model
-    return pixels(job) + max(passing(job, m.eyes, False),
+    return pixels(job, copied) + max(passing(job, m.eyes, False),
                              bias(job) + last_norm(job) + passing(job, m.text, False))
 
 
@@ -191,7 +194,7 @@ def update(job: Job) -> int:
         inputs = [job.e * tokens_of(job, x) * x.hidden * x.layers for x in (m.text, m.eyes)]
     else:
         inputs, text, eyes = [text * m.text.layers, eyes * m.eyes.layers], 0, 0
-    start = pixels(job) + seen * (merger(job) + inputs[1])
+    start = pixels(job, job.rows > 1) + seen * (merger(job) + inputs[1])
     whole = start + bias(job) + last_norm(job) + inputs[0]
     weight = 0 if job.adapters else job.e * m.words * m.text.hidden
     return max(whole + head(job, True), whole + weight + text + passing(job, m.text, True),
@@ -225,7 +228,8 @@ def kv_cache(job: Job) -> int:
 def prefill(job: Job) -> int:
     """The widest moment of prompts in one forward."""
     n = min(job.images, max(1, job.tokens // job.prompt))
-    return forward(replace(job, k=0, answer=0, images=n, tokens=n * job.prompt))
+    part = replace(job, k=0, answer=0, images=n, tokens=n * job.prompt)
+    return forward(part, 1 < n < job.images)
 
 
 def sampling(job: Job) -> int:
