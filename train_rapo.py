@@ -30,6 +30,7 @@ from nanoaes.diary import Diary
 from nanoaes.dry_run import planned, settled
 from nanoaes.errors import at
 from nanoaes.graphs import Graphs
+from nanoaes.hub import find_folder
 from nanoaes.inputs import Prompts
 from nanoaes.judge import describe, judge
 from nanoaes.logprob import fused_token_loss
@@ -223,7 +224,7 @@ def prepare(cfg: RAPOConfig, run: Path, claimed: ExitStack, processes: int
     sets = pictures(cfg, run)
     StepSampler([e.dataset for e in sets[0]], cfg.images)
     stages = cold_start(cfg, run)
-    weights = fingerprint(stages["cold start"])
+    weights = fingerprint(find_folder(stages["cold start"]))
     state = Saves(run / "resume", cfg.keep_last).facts() if cfg.resume else None
     if state:
         cfg = as_saved(cfg, weights, state)
