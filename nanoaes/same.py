@@ -12,10 +12,11 @@ from nanoaes.errors import UserError
 
 C = TypeVar("C")
 MIB = 2**20
-# Where things are, what is said, how many share the work: other bits perhaps, the same run.
+# Where things are, what is said, how much fits: other bits perhaps, the same run.
 MAY_CHANGE = {"run", "device", "shard", "reference", "gradient_checkpointing", "save_every",
-              "keep_last", "resume", "dry_run", "gpu", "gpus", "log_every", "tracker"}
-AS_SAVED_IF_ZERO = {"tokens_per_micro_batch"}
+              "keep_last", "resume", "dry_run", "gpu", "gpus", "log_every", "tracker", "merge",
+              "tokens_per_micro_batch"}
+AS_SAVED_IF_ZERO = {"tokens_per_micro_batch"}  # what was chosen then gives the same bits
 
 
 def check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:
@@ -25,8 +26,7 @@ def check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:
         UserError: one line with each that differs.
     """
     names = [name for name in {**saved, **now} if name not in MAY_CHANGE
-             and saved.get(name) != now.get(name)
-             and not (name in AS_SAVED_IF_ZERO and now.get(name) == 0)]
+             and saved.get(name) != now.get(name)]
     if names:
         differ = ", ".join(f"{name}: saved {saved.get(name)!r}, now {now.get(name)!r}"
                            for name in names)

@@ -7,7 +7,7 @@ import pytest
 
 from nanoaes.config import RAPOConfig
 from nanoaes.errors import UserError
-from nanoaes.same import MIB, check_same, fingerprint
+from nanoaes.same import MIB, as_saved, check_same, fingerprint
 
 
 def test_exactly_what_differs_is_named() -> None:
@@ -26,15 +26,23 @@ def test_what_changes_no_number_may_change() -> None:
     now = asdict(RAPOConfig(run="elsewhere", device="cpu", shard=2, reference="cpu",
                             gradient_checkpointing=True, tokens_per_micro_batch=0))
     check_same(saved, now | {"save_every": 5, "keep_last": 1, "resume": True, "log_every": 3})
-    with pytest.raises(UserError, match="; tokens_per_micro_batch: saved 4096, now 2048; "):
-        check_same(saved, now | {"tokens_per_micro_batch": 2048})
+
+
+def test_a_budget_that_was_left_open_is_the_saved_one() -> None:
+    state = {"options": asdict(RAPOConfig(tokens_per_micro_batch=4096)), "weights": "abc"}
+    for given, kept in ((0, 4096), (1024, 1024)):
+        cfg = as_saved(RAPOConfig(tokens_per_micro_batch=given), "abc", state)
+        assert cfg == RAPOConfig(tokens_per_micro_batch=kept)
+    with pytest.raises(UserError, match="weights: saved 'abc', now 'def'"):
+        as_saved(RAPOConfig(), "def", state)
 
 
 def test_each_option_but_those_counts() -> None:
     """A new option counts until somebody says that it does not."""
     same = asdict(RAPOConfig())
     free = {"run", "device", "shard", "reference", "gradient_checkpointing", "save_every",
-            "keep_last", "resume", "dry_run", "gpu", "gpus", "log_every", "tracker"}
+            "keep_last", "resume", "dry_run", "gpu", "gpus", "log_every", "tracker", "merge",
+            "tokens_per_micro_batch"}
     for name in same.keys() - free:
         with pytest.raises(UserError, match=f"; {name}: saved "):
             check_same(same, same | {name: "other"})
