@@ -14,7 +14,7 @@ RAPO = dict(epochs=10.0, images=64, k=4, max_new_tokens=1024, max_pixels=262_144
 # What full size needs besides: bf16 and checkpointing are the paper's; the micro-batch comes from
 # the memory that is free (`budget.py`).
 FULL = dict(dtype="bfloat16", gradient_checkpointing=True, tokens_per_micro_batch=0)
-EVAL = dict(dtype="bfloat16", tokens_per_micro_batch=0)
+EVAL = dict(dtype="bfloat16", tokens_per_micro_batch=8192)
 # Adapters learn best at about ten times the rate of full training, for any rank (Schulman et al.,
 # "LoRA Without Regret", 2025, which also has alpha 32). Rank 64: 16 bytes x 161 M parameters of
 # 7B's language model are 2.6 GB, beside 16.6 GB of weights.

@@ -1,6 +1,6 @@
 """The presets for full size: the paper's values, and the card that each was made for."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -57,3 +57,12 @@ def test_full_size_keeps_the_papers_values() -> None:
             assert differs <= {"tokens_per_micro_batch"}
             assert own["dtype"] == "bfloat16" and own["gradient_checkpointing"]
             assert PRESETS[f"{name}_lora"][cls]["lr"] == pytest.approx(10 * own["lr"])
+
+
+def test_presets_keep_to_what_an_option_may_be() -> None:
+    for preset in PRESETS.values():
+        for cls, given in preset.items():
+            for f in fields(cls):
+                value, m = given.get(f.name, f.default), f.metadata
+                if isinstance(value, int | float):
+                    assert m["low"] <= value and value > m["above"], (cls, f.name)
