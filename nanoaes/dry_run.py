@@ -51,7 +51,7 @@ def read_config(model: str) -> PreTrainedConfig:
 
 
 def job_of(cfg: LearnConfig, model: Anatomy, asking: Asking, *, processes: int, cuda: bool,
-           side: int, reference: str = "", script: str = "rapo") -> Job:
+           side: int, reference: str = "", script: str = "rapo", tested: int = 0) -> Job:
     """A script's options as a job; --tokens_per_micro_batch as it is, 0 included.
 
     Args:
@@ -59,6 +59,7 @@ def job_of(cfg: LearnConfig, model: Anatomy, asking: Asking, *, processes: int, 
         processes: all of them.
         side: pixels of an image token's side, patch · merge.
         reference: "" for none, as for `models.load_models`.
+        tested: pictures of the largest test set that one process has to score.
     """
     picture = asking.max_pixels // side**2
     rapo = script == "rapo"
@@ -70,7 +71,8 @@ def job_of(cfg: LearnConfig, model: Anatomy, asking: Asking, *, processes: int, 
         processes=cfg.shard or processes, alone=processes == 1,
         checkpointing=cfg.gradient_checkpointing, reference=reference,
         vision=cfg.lora_vision if cfg.lora_rank else cfg.train_vision, rank=cfg.lora_rank,
-        adapters=model.adapters(cfg.lora_rank, targets, cfg.lora_vision), cuda=cuda, script=script)
+        adapters=model.adapters(cfg.lora_rank, targets, cfg.lora_vision), cuda=cuda, script=script,
+        held=-(-cfg.heldout // processes), tested=tested)
 
 
 def chosen(job: Job, free: int) -> Job:

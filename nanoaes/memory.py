@@ -42,6 +42,8 @@ class Job:
     adapters: int = 0  # its parameters
     cuda: bool = False
     script: str = "rapo"  # rapo; sft: no rollout; eval: nothing else
+    held: int = 0  # held-out pictures / processes
+    tested: int = 0  # pictures of the largest test set / processes
 
     @property
     def e(self) -> int:
@@ -80,6 +82,9 @@ def estimate(job: Job) -> dict[str, int]:
     phases = {}
     if job.script != "sft":
         phases["rollout"] = always + cache + prefill(job) + sampling(job)
+        # Of held-out pictures beside all else, of the test sets when only the weights are left.
+        phases["evaluation"] = max(always + looking(job, job.held),
+                                   job.e * m.total + looking(job, job.tested))
     if job.reference:
         phases["reference"] = (always + kept + outside + 2 * layer + forward(job, job.rows > 1)
                                + head(job, False))
@@ -230,6 +235,14 @@ def prefill(job: Job) -> int:
     n = min(job.images, max(1, job.tokens // job.prompt))
     part = replace(job, k=0, answer=0, images=n, tokens=n * job.prompt)
     return forward(part, 1 < n < job.images)
+
+
+def looking(job: Job, images: int) -> int:
+    """One answer to each of some pictures, as many at once as `eval.batches` takes."""
+    n = min(images, max(1, CACHED * job.tokens // (job.prompt + job.answer)))
+    part = replace(job, k=1, images=max(1, n))
+    taken = persistent(part)["pictures"] + kv_cache(part) + prefill(part) + sampling(part)
+    return taken if n else 0
 
 
 def sampling(job: Job) -> int:

@@ -221,6 +221,14 @@ def test_what_saves_memory_saves_some() -> None:
     assert estimate(replace(job, checkpointing=False))["peak"] > peak
 
 
+def test_an_evaluation_fills_the_cache_whatever_a_step_has() -> None:
+    one = full("7B", 8, tokens=65_536, images=1, tested=10**6)
+    # 32 · 65,536 tokens of 57 KB are 120 GB
+    assert estimate(one)["in evaluation"] > 120e9 > 2 * estimate(one)["in rollout"]
+    few = estimate(replace(one, tested=20, held=5))
+    assert 20 * 1524 * 57_344 < few["in evaluation"] - 2 * BIG["7B"].total < 20e9
+
+
 @pytest.mark.parametrize("script", ["sft", "eval"])
 def test_other_scripts_have_other_phases(script: str) -> None:
     parts = estimate(full("7B", 8, script=script, reference="", k=1))
