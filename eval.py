@@ -30,7 +30,7 @@ from nanoaes.models import load_whole
 from nanoaes.parallel import by_first, everyone, first, share
 from nanoaes.progress import progress, say
 from nanoaes.prompt import parse_score
-from nanoaes.rollout import CACHED, Answer, rollout
+from nanoaes.rollout import Answer, cached, rollout
 from nanoaes.runs import keep_going
 from nanoaes.sampler import by_dataset, hold_out
 from nanoaes.sampling import uniforms
@@ -130,7 +130,7 @@ def batches(vlm: VLM, examples: list[Example], places: range, tokens: int
     for place in places:
         image = load_image(examples[place].image)
         longest = max(longest, vlm.prompt_length(image))
-        if batch and (len(batch) + 1) * (longest + vlm.asking.max_new_tokens) > CACHED * tokens:
+        if batch and (len(batch) + 1) * (longest + vlm.asking.max_new_tokens) > cached(tokens):
             yield range(start, place), batch
             start, batch, longest = place, [], vlm.prompt_length(image)
         batch.append(image)

@@ -228,7 +228,8 @@ def prepare(cfg: RAPOConfig, run: Path, claimed: ExitStack, processes: int
     state = Saves(run / "resume", cfg.keep_last).facts() if cfg.resume else None
     if state:
         cfg = as_saved(cfg, weights, state)
-    cfg = settled(cfg, stages["cold start"], cfg.reference_kept, processes=processes, script="rapo")
+    cfg = settled(cfg, stages["cold start"], cfg.reference_kept, processes=processes, script="rapo",
+                  tested=max(len(examples) for _, examples in sets[2].values()))
     return sets, stages, cfg, Saves(run / "resume", cfg.keep_last, cfg.save_every,
                                     {"options": asdict(cfg), "weights": weights})
 

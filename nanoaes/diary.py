@@ -60,7 +60,9 @@ class Diary:
             prompts, rolls: this process's share; the rest is the whole step's.
         """
         seconds = self.clock.row()
-        done = everyone([(rolls.tokens(prompts), self.flops(prompts, rolls))])
+        # A prompt counts with each of its answers, as verl and EasyR1 count.
+        tokens = int(rolls.mask.shape[1] * prompts.mask.sum() + rolls.mask.sum())
+        done = everyone([(tokens, self.flops(prompts, rolls))])
         row |= seconds | throughput(seconds, tokens=sum(n for n, _ in done), devices=size(),
                                     flops=sum(f for _, f in done), peak=self.peak)
         row["peak_memory"] = most(peak_memory(self.vlm.device))

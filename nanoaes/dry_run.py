@@ -29,6 +29,7 @@ from nanoaes.roofline import CARDS, Card, seconds, speed
 C = TypeVar("C", bound=LearnConfig)
 GB = 1e9
 TYPICAL = 250  # tokens of an answer: a critique of five dimensions and a score
+MANY = 10**6  # pictures of a test set that is not at hand
 LETTERS, CHAT = 4, 25  # per token of English, at least; tokens of a chat template around it
 
 
@@ -137,17 +138,20 @@ def _speed(job: Job, card: Card, where: str, gpus: int, updates: int) -> list[st
             f"its prompt ({most['answer tokens']:,.0f} of answers); MFU {most['mfu']:.0%}"]
 
 
-def settled(cfg: C, model: Path, reference: str = "", *, processes: int, script: str) -> C:
+def settled(cfg: C, model: Path, reference: str = "", *, processes: int, script: str,
+            tested: int = 0) -> C:
     """The options with a --tokens_per_micro_batch, of a run that fits.
 
+    Args:
+        tested: pictures of the largest test set.
     Raises:
         CheckpointError: as `read_asking`. UserError: it does not fit; what helps.
     """
     place = device(cfg.device)
     free = free_memory(place) // (1 if place.type == "cuda" else processes)
     config, asking = read_asking(model)
-    job = chosen(_job(cfg, config, asking, place.type == "cuda", processes, script, reference),
-                 free)
+    job = chosen(_job(cfg, config, asking, place.type == "cuda", processes, script, reference,
+                      -(-tested // processes)), free)
     refuse(job, free, str(place))
     if job.tokens != cfg.tokens_per_micro_batch:
         say(f"--tokens_per_micro_batch {job.tokens}: what {free / GB:.1f} GB have room for")
@@ -171,15 +175,15 @@ def planned(cfg: LearnConfig, reference: str = "", *, processes: int, script: st
     cuda = bool(card) or place.type == "cuda"
     free = card.memory if card else free_memory(place) // (1 if cuda else gpus)
     asking = default_asking(config.model_type)
-    job = chosen(_job(cfg, config, asking, cuda, gpus, script, reference), free)
+    job = chosen(_job(cfg, config, asking, cuda, gpus, script, reference, MANY), free)
     rapo = script == "rapo"
     return describe(job, name=cfg.model, free=free, where=cfg.gpu or str(place), processes=gpus,
                     card=card, updates=cfg.updates if rapo else 1, epoch=epoch)
 
 
 def _job(cfg: LearnConfig, config: PreTrainedConfig, asking: Asking, cuda: bool, processes: int,
-         script: str, reference: str) -> Job:
+         script: str, reference: str, tested: int) -> Job:
     options = {k: v for k, v in cfg.loading().items() if k != "device"}
     side = config.vision_config.patch_size * config.vision_config.spatial_merge_size
     return job_of(cfg, anatomy(config), asking.but(**options)[0], processes=processes, cuda=cuda,
-                  side=side, reference=reference, script=script)
+                  side=side, reference=reference, script=script, tested=tested)

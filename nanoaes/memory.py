@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from nanoaes.anatomy import Anatomy, Tower
 from nanoaes.logprob import TILE
-from nanoaes.rollout import CACHED, LOGITS, PROMPT
+from nanoaes.rollout import LOGITS, PROMPT, cached
 
 GPU_TILE = 2**28  # as `kernels.TILE`, which needs Triton to be imported; in 16 bits
 KEPT = 2 * 2**30  # KV cache up to here stays between rollouts (`graphs.Graphs`)
@@ -219,7 +219,7 @@ def head(job: Job, gradient: bool) -> int:
 
 def groups(job: Job) -> int:
     """How many groups of pictures are answered one after another, as `rollout.groups`."""
-    return -(-job.images // max(1, CACHED * job.tokens // job.row))
+    return -(-job.images // max(1, cached(job.tokens) // job.row))
 
 
 def kv_cache(job: Job) -> int:
@@ -239,7 +239,7 @@ def prefill(job: Job) -> int:
 
 def looking(job: Job, images: int) -> int:
     """One answer to each of some pictures, as many at once as `eval.batches` takes."""
-    n = min(images, max(1, CACHED * job.tokens // (job.prompt + job.answer)))
+    n = min(images, max(1, cached(job.tokens) // (job.prompt + job.answer)))
     part = replace(job, k=1, images=max(1, n))
     taken = persistent(part)["pictures"] + kv_cache(part) + prefill(part) + sampling(part)
     return taken if n else 0

@@ -119,8 +119,8 @@ def adapted(vlm: VLM, cfg: LearnConfig, reference: bool) -> Models:
     """
     had = adapters(vlm.hf)
     if not had:
-        attach(vlm.hf, LoRA(cfg.lora_rank, cfg.lora_alpha, tuple(cfg.lora_targets.split(",")),
-                            cfg.lora_vision), cfg.seed)
+        targets = tuple(name.strip() for name in cfg.lora_targets.split(","))
+        attach(vlm.hf, LoRA(cfg.lora_rank, cfg.lora_alpha, targets, cfg.lora_vision), cfg.seed)
     elif {a.rank for a in had.values()} != {cfg.lora_rank}:
         raise UserError(f"--lora_rank {cfg.lora_rank}: the model's folder has adapters of rank "
                         f"{next(iter(had.values())).rank}; give that, or 0 to train all weights")
@@ -139,6 +139,7 @@ def adapted(vlm: VLM, cfg: LearnConfig, reference: bool) -> Models:
 
 def write_merged(cfg: LearnConfig, source: Path, target: Path) -> None:
     """The whole model that a folder of adapters makes; of one process, on the CPU."""
-    vlm = VLM.load(source, DTYPES[cfg.dtype], **cfg.loading() | {"device": "cpu"})
+    # In fp32, and rounded once: it is saved in the dtype of the folder that the adapters belong to.
+    vlm = VLM.load(source, torch.float32, **cfg.loading() | {"device": "cpu"})
     with publish(target) as folder:
         vlm.save(folder, merged=True)

@@ -41,9 +41,9 @@ PRESETS: dict[str, dict[type, dict[str, Any]]] = {
     "qwen3b": _qwen("Qwen/Qwen2.5-VL-3B-Instruct", FULL),
     # 64 GB on each of 4 H100, 45 on each of 8.
     "qwen7b": _qwen("Qwen/Qwen2.5-VL-7B-Instruct", FULL),
-    # 18 GB: one GPU of 24.
+    # 16 GB: one GPU of 24.
     "qwen3b_lora": _qwen("Qwen/Qwen2.5-VL-3B-Instruct", FULL | LORA, 10),
-    # 31 GB: one GPU of 48.
+    # 30 GB: one GPU of 48.
     "qwen7b_lora": _qwen("Qwen/Qwen2.5-VL-7B-Instruct", FULL | LORA, 10),
 }
 PRESETS["qwen3b"][RAPOConfig]["reference"] = "cpu"

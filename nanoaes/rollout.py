@@ -25,7 +25,8 @@ from nanoaes.vlm import VLM
 
 # Tokens kept as keys and values for one of a forward: for its backward a token keeps 75 times as
 # much, a few times with checkpointing. Small groups decode one by one and leave the device idle.
-CACHED = 32
+# Beyond MOST more rows save little, and 7B's keys and values are 7.5 GB.
+CACHED, MOST = 32, 2**17
 CHECK = 4  # steps between looks at who has finished; on CUDA each look waits for the GPU
 SPAN, PROMPT = 128, 128  # graphs are recorded for own and prompt lengths in multiples of these
 LOGITS = 2**26  # the largest (rows, vocabulary) tensor, in elements: 256 MB in fp32
@@ -48,10 +49,6 @@ class Rollouts:
     mask: Tensor  # (N, K, T) bool, True up to and including the first stop token
     logp: Tensor  # (N, K, T) fp32, of the sampled token when it was sampled; 0 where masked
     truncated: Tensor  # (N, K) bool, no stop token within the limit
-
-    def tokens(self, prompts: Prompts) -> int:
-        """Of all answers and of their prompts, a prompt once for each of its K answers."""
-        return int(self.mask.shape[1] * prompts.mask.sum() + self.mask.sum())
 
     def answers(self, vlm: VLM) -> list[list[Answer]]:
         """N pictures' K answers as text, without their stop token.
@@ -103,7 +100,7 @@ def rollout(vlm: VLM, prompts: Prompts, *, k: int, max_new_tokens: int, temperat
         temperature: > 0 samples; 0 takes the likeliest token (greedy).
         uniform: (N, K, max_new_tokens) float64 in [0, 1), each token's own number, as
             `sampling.uniforms` draws them; greedy needs none.
-        tokens: at most so many per forward, padding counted, and CACHED times as many in the
+        tokens: at most so many per forward, padding counted, and `cached` of them in the
             cache. It changes memory, never an answer. A single picture is not split.
         graphs: on CUDA, what this and later rollouts record and replay.
     Raises:
@@ -148,10 +145,15 @@ def eval_mode(vlm: VLM, graphs: Graphs | None) -> Iterator[None]:
             graphs.rest()
 
 
+def cached(tokens: int) -> int:
+    """Tokens kept as keys and values beside forwards of `tokens`."""
+    return min(CACHED * tokens, MOST)
+
+
 def groups(prompts: Prompts, plan: Plan) -> tuple[Tensor, ...]:
     """The pictures that are answered side by side, as far as their cache has room."""
     n, p = prompts.ids.shape
-    size = max(1, CACHED * plan.tokens // (p + plan.k * plan.room))
+    size = max(1, cached(plan.tokens) // (p + plan.k * plan.room))
     return torch.arange(n, device=prompts.ids.device).tensor_split(-(-n // size))  # of like sizes
 
 

@@ -11,7 +11,7 @@ import eval as eval_script
 from nanoaes.config import RAPOConfig
 from nanoaes.data import Example, load_image
 from nanoaes.metrics import domain_means, evaluate
-from nanoaes.rollout import CACHED, Answer, rollout
+from nanoaes.rollout import Answer, cached, rollout
 from nanoaes.sampling import uniforms
 from nanoaes.vlm import VLM
 
@@ -56,7 +56,7 @@ def test_answers_are_those_of_each_picture_alone(vlm: VLM, album: list[Example],
     assert (max(sizes) == 1, 1 < max(sizes) < 7, sizes == [7]) == (
         tokens == 1, tokens == 4, tokens == 10_000)
     longest = max(vlm.prompt_length(load_image(e.image)) for e in album)
-    assert max(sizes) == 1 or max(sizes) * (longest + ROOM) <= CACHED * tokens
+    assert max(sizes) == 1 or max(sizes) * (longest + ROOM) <= cached(tokens)
 
 
 def test_a_result_holds_every_answer_and_its_figures(vlm: VLM, album: list[Example],
