@@ -92,6 +92,7 @@ RULES = {
     "one layer": dict(target_modules=["model.language_model.layers.1.mlp.up_proj"]),
     "vision": dict(target_modules=r"model\.visual\..*(qkv|fc1|gate_proj)"),
     "all but": dict(target_modules=["q_proj", "k_proj"], exclude_modules=r".*layers\.0\..*"),
+    "all but none": dict(target_modules=["v_proj"], exclude_modules=r"layers\.0"),  # a part of it
     "all": dict(target_modules="all-linear", exclude_modules=["lm_head"]),
 }
 
