@@ -245,8 +245,8 @@ def make_room(cfg: RAPOConfig, run: Path, models: Models, saves: Saves) -> int:
               "the best checkpoint, old and new, and --keep_last states of the run,")
     state = saves.facts() if cfg.resume else None
     if state is None:
-        set_aside(run, ["metrics.jsonl", "completions.jsonl", "rapo", "report.html", "resume",
-                        "tensorboard", *(path.name for path in run.glob("eval_*.json"))])
+        set_aside(run, ["metrics.jsonl", "completions.jsonl", "rapo", "rapo_merged", "report.html",
+                        "resume", "tensorboard", *(path.name for path in run.glob("eval_*.json"))])
         write_json(run / "train_rapo.json", asdict(cfg))
         return 0
     for name in ("metrics.jsonl", "completions.jsonl"):

@@ -164,12 +164,13 @@ def test_torchrun_trains_evaluates_and_writes_once(album: Path, tmp_path: Path) 
             {k: v for k, v in one.items() if k not in TIMED}, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("more, said", [
-    ({"model": "none"}, "none"), ({"images": "3", "heldout": "4"}, "--images 3: 4 processes"),
-    ({"shard": "3"}, "--shard 3"), ({"shar": "3"}, "--shar is no option")])
-def test_an_error_is_one_line_of_the_first_and_ends_all(more: dict, said: str, album: Path,
-                                                        tmp_path: Path) -> None:
-    done = spawn(4, [str(ROOT / "train_rapo.py"), *options(album, tmp_path / "run", **more)], 90)
+@pytest.mark.parametrize("world, more, said", [
+    (2, {"model": "none"}, "none"), (4, {"images": "3"}, "--images 3: 4 processes"),
+    (2, {"shard": "3"}, "--shard 3"), (2, {"shar": "3"}, "--shar is no option")])
+def test_an_error_is_one_line_of_the_first_and_ends_all(world: int, more: dict, said: str,
+                                                        album: Path, tmp_path: Path) -> None:
+    script = [str(ROOT / "train_rapo.py"), *options(album, tmp_path / "run", **more)]
+    done = spawn(world, script, 90)
     assert all(d.returncode == 1 for d in done)
     lines = "".join(d.stderr for d in done).strip().splitlines()
     assert len(lines) == 1 and said in lines[0], lines
