@@ -73,17 +73,25 @@ def load_whole(path: str | Path, cfg: ModelConfig) -> VLM:
 
 
 def load_models(path: str | Path, cfg: LearnConfig, reference: str = "") -> Models:
-    """All roles from one folder.
+    """All roles from one folder; arguments as in `roles`.
+
+    Raises:
+        CheckpointError: as `VLM.load`. UserError: as `roles`.
+    """
+    return roles(load_whole(path, cfg), cfg, reference)
+
+
+def roles(speaker: VLM, cfg: LearnConfig, reference: str = "") -> Models:
+    """All roles from one whole model, which every process has.
 
     Args:
         reference: "" for none, "sharded" or "cpu": where its weights wait.
     Raises:
-        CheckpointError: as `VLM.load`. UserError: processes that do not divide by --shard.
+        UserError: processes that do not divide by --shard; adapters of another rank.
     """
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
         torch.use_deterministic_algorithms(True, warn_only=True)
-    speaker = load_whole(path, cfg)
     if cfg.lora_rank:
         return adapted(speaker, cfg, bool(reference))
     merge(speaker.hf)  # adapters that others have trained: all weights go on from there
