@@ -38,6 +38,8 @@ def mesh(place: torch.device, shard: int) -> DeviceMesh:
         UserError: copies that do not come out even.
     """
     if not dist.is_initialized():  # one process; FSDP wants a group all the same
+        if place.type == "cuda":
+            torch.cuda.set_device(place)
         start(place, store=dist.HashStore(), rank=0, world_size=1)
     n = dist.get_world_size()
     if n % (shard or n):

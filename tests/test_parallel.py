@@ -16,13 +16,14 @@ from ranks import CASES, HERE, N, spawn
 from test_going_on import TIMED
 from tiny import pictures, tiny_vlm
 
+import train_rapo
 from nanoaes import parallel
+from nanoaes.config import RAPOConfig
 from nanoaes.errors import UserError
 from nanoaes.parallel import everyone, share
 
 ROOT = Path(__file__).parent.parent
-WORLDS = {"2": (2, {}), "4": (4, {"CASES": "toy,qwen2 untied"}),
-          "2x2": (4, {"SHARD": "2", "CASES": "toy,qwen3"})}
+WORLDS = {"2": (2, {}), "4": (4, {"CASES": "toy,lora"}), "2x2": (4, {"SHARD": "2", "CASES": "toy"})}
 
 
 @pytest.fixture(scope="module")
@@ -164,13 +165,19 @@ def test_torchrun_trains_evaluates_and_writes_once(album: Path, tmp_path: Path) 
             {k: v for k, v in one.items() if k not in TIMED}, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("world, more, said", [
-    (2, {"model": "none"}, "none"), (4, {"images": "3"}, "--images 3: 4 processes"),
-    (2, {"shard": "3"}, "--shard 3"), (2, {"shar": "3"}, "--shar is no option")])
-def test_an_error_is_one_line_of_the_first_and_ends_all(world: int, more: dict, said: str,
-                                                        album: Path, tmp_path: Path) -> None:
-    script = [str(ROOT / "train_rapo.py"), *options(album, tmp_path / "run", **more)]
-    done = spawn(world, script, 90)
+def test_fewer_pictures_than_processes_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(parallel, "size", lambda: 4)
+    parallel.enough("--images", 4)
+    with pytest.raises(UserError, match="^--images 3: 4 processes need one each"):
+        train_rapo.main(RAPOConfig(images=3))
+
+
+@pytest.mark.parametrize("more, said", [
+    ({"model": "none"}, "none"), ({"shard": "3"}, "--shard 3"),
+    ({"shar": "3"}, "--shar is no option")])
+def test_an_error_is_one_line_of_the_first_and_ends_all(more: dict, said: str, album: Path,
+                                                        tmp_path: Path) -> None:
+    done = spawn(2, [str(ROOT / "train_rapo.py"), *options(album, tmp_path / "run", **more)], 90)
     assert all(d.returncode == 1 for d in done)
     lines = "".join(d.stderr for d in done).strip().splitlines()
     assert len(lines) == 1 and said in lines[0], lines
