@@ -23,7 +23,8 @@ from nanoaes.errors import UserError
 from nanoaes.parallel import everyone, share
 
 ROOT = Path(__file__).parent.parent
-WORLDS = {"2": (2, {}), "4": (4, {"CASES": "toy,lora"}), "2x2": (4, {"SHARD": "2", "CASES": "toy"})}
+WORLDS = {"2": (2, {}), "4": (4, {"CASES": "qwen3,lora"}),
+          "2x2": (4, {"SHARD": "2", "CASES": "qwen3"})}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_the_cold_start_is_the_same(worlds: list[dict], alone: dict) -> None:
 
 def test_the_weights_lay_in_parts(worlds: list[dict]) -> None:
     for one in worlds:
-        assert one["toy"]["held"] <= 0.62 * one["toy"]["all"]
+        assert one["qwen3"]["held"] <= 0.62 * one["qwen3"]["all"]
 
 
 @pytest.mark.parametrize("n", [2, 7, 64])
