@@ -282,7 +282,8 @@ def cold_start(cfg: RAPOConfig, run: Path) -> dict[str, Path]:
     if (run / "sft" / "nanoaes.json").is_file():
         say(f"using {run / 'sft'} as it is; remove it to train it again")
     else:
-        train_sft.main(inherit(SFTConfig, cfg))
+        # In bf16 FSDP would wait for the other processes, which wait for this one.
+        train_sft.main(inherit(SFTConfig, cfg, dtype="float32"))
     return {"backbone": run / "backbone", "cold start": run / "sft"}
 
 

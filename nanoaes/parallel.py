@@ -47,10 +47,10 @@ def first() -> bool:
 
 
 def device(name: str) -> torch.device:
-    """`--device` as torch's: "auto" is this process's own GPU where there is one, else the CPU."""
-    if name == "auto":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    """`--device` as torch's: "cuda" is this process's own GPU, "auto" that or else the CPU."""
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return torch.device("cpu" if name == "auto" else name)
 
 
 @contextmanager
@@ -201,6 +201,6 @@ def even(batches: list[list[int]]) -> list[tuple[list[int], float]]:
 
 def lost_another(error: RuntimeError) -> bool:
     """Did a collective fail because another process has ended?"""
-    said = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
-    return "RANK" in os.environ and (isinstance(error, dist.DistBackendError)
-                                     or any(words in str(error) for words in said))
+    said = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
+            "ncclRemoteError")
+    return "RANK" in os.environ and any(words in str(error) for words in said)

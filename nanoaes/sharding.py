@@ -87,7 +87,7 @@ def sharded(source: VLM, *, blank: VLM, dtype: torch.dtype, compute: torch.dtype
             the backward pass needs first.
         on_cpu: keep the parts in CPU memory, and bring them layer by layer.
     """
-    known, made = dict(source.named_parameters(remove_duplicate=False)), {}
+    known = dict(source.named_parameters(remove_duplicate=False))
 
     def twin(name: str, p: nn.Parameter) -> Tensor:
         return known[name].detach().to(dtype, copy=True)
@@ -100,7 +100,7 @@ def sharded(source: VLM, *, blank: VLM, dtype: torch.dtype, compute: torch.dtype
         module._buffers.update({key: source.get_buffer(f"{names[module]}.{key}".lstrip("."))
                                 for key in module._buffers})
     for unit in (*blank.blocks, blank):
-        _fill(unit, twin, made, names[unit], frozen)
+        _fill(unit, twin, names[unit], frozen)
         fully_shard(unit, mesh=over, mp_policy=policy,
                     offload_policy=offload or OffloadPolicy(),
                     reshard_after_forward=unit is not blank or idle)
@@ -111,11 +111,11 @@ def sharded(source: VLM, *, blank: VLM, dtype: torch.dtype, compute: torch.dtype
     return blank
 
 
-def _fill(module: nn.Module, make: Callable[[str, nn.Parameter], Tensor],
-          made: dict[nn.Parameter, nn.Parameter] | None = None, prefix: str = "",
+def _fill(module: nn.Module, make: Callable[[str, nn.Parameter], Tensor], prefix: str = "",
           frozen: Callable[[str], bool] = lambda name: True) -> None:
     """Each parameter on `meta` becomes what `make` makes of it; shared ones stay shared."""
-    made = {} if made is None else made
+    # Of this unit only: a list of all would keep the whole weights alive that FSDP cuts up.
+    made: dict[nn.Parameter, nn.Parameter] = {}
     for path, part in module.named_modules(prefix=prefix):
         for key, p in part._parameters.items():
             if p is not None and p.is_meta:

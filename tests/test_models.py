@@ -1,12 +1,15 @@
 """One folder in three roles: what is one object, what is frozen, what a copy."""
 
+import gc
 from pathlib import Path
 
 import pytest
 import torch
 from kin import KIN, tiny_kin
 from tiny import ragged, tiny_prompts, tiny_vlm
+from torch.distributed.tensor import DTensor
 
+from nanoaes import sharding
 from nanoaes.config import SFTConfig
 from nanoaes.folder import CheckpointError
 from nanoaes.models import Models, load_models, load_whole
@@ -91,6 +94,27 @@ def test_a_speaker_of_its_own_is_refreshed() -> None:
     Models(speaker, learner).refresh()
     for p, q in zip(speaker.parameters(), learner.parameters(), strict=True):
         assert torch.equal(p, q.to(torch.bfloat16))
+
+
+def test_of_whole_weights_only_one_part_is_alive_while_they_are_cut(monkeypatch) -> None:
+    """A second whole model in fp32 would be 33 GB of a GPU for 7B."""
+    source, alive = tiny_vlm().to(torch.bfloat16).requires_grad_(False), []
+    blank = VLM.blank(*source.recipe)
+    parts = [len(list(block.parameters())) for block in blank.blocks]
+    parts.append(len(list(blank.parameters())) - sum(parts))
+
+    def counted(unit: torch.nn.Module, real=sharding.fully_shard, **how: object) -> None:
+        real(unit, **how)
+        alive.append(sum(type(x) is torch.nn.Parameter and x.dtype == torch.float32
+                         and not x.is_meta and not isinstance(x, DTensor)
+                         for x in gc.get_objects()))
+
+    gc.collect()
+    monkeypatch.setattr(sharding, "fully_shard", counted)
+    sharding.sharded(source, blank=blank, dtype=torch.float32, compute=torch.bfloat16,
+                     over=sharding.mesh(torch.device("cpu"), 0), frozen=lambda name: False)
+    assert len(alive) == len(blank.blocks) + 1
+    assert max(alive) - alive[0] <= max(parts) < sum(parts) / 2, alive
 
 
 def test_what_cannot_be_read_is_said_as_before(tmp_path: Path) -> None:

@@ -118,6 +118,14 @@ def test_shares_are_everything_once(n: int, monkeypatch) -> None:
         assert parts == list(range(n))
 
 
+def test_each_process_has_a_gpu_of_its_own(monkeypatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    for there, auto in ((True, "cuda:3"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert str(parallel.device("auto")) == auto and str(parallel.device("cuda")) == "cuda:3"
+        assert str(parallel.device("cuda:1")) == "cuda:1" and str(parallel.device("cpu")) == "cpu"
+
+
 def test_one_process_notices_nothing() -> None:
     sums = {"a": torch.tensor(1.0)}
     assert parallel.total(sums) is sums and everyone([1]) == [1] and parallel.most(3) == 3
