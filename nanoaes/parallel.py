@@ -11,6 +11,7 @@ NCCL carries what lies on GPUs, gloo the rest. The weights' part is in `sharding
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,6 +29,9 @@ T = TypeVar("T")
 # because the others wait while the first makes the toy's cold start or writes a checkpoint.
 PATIENCE = timedelta(hours=1)
 GRACE = 5.0  # seconds that a process waits for the first to tell of the same error
+# Seconds before Python ends: gloo's threads still let go of tensors, and abort a process whose
+# interpreter is gone by then (torch 2.13, pytorch/pytorch#179291; one exit in six, seen).
+FAREWELL = 0.2
 _alone = False  # within `by_first`, the first process works as if there were no others
 
 
@@ -67,9 +71,12 @@ def together(name: str) -> Iterator[None]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     start(place)
-    yield
-    everyone([rank()])  # who leaves earlier takes the others' connections along
-    dist.destroy_process_group()
+    try:
+        yield
+        everyone([rank()])  # who leaves earlier takes the others' connections along
+        dist.destroy_process_group()
+    finally:
+        time.sleep(FAREWELL)
 
 
 def start(place: torch.device, **how: object) -> None:
