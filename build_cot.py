@@ -13,7 +13,7 @@ from pathlib import Path
 from nanoaes.checkpoint import append_row, read_rows, write_json
 from nanoaes.config import CoTConfig
 from nanoaes.cot import LEVELS, Judge, Teacher, balance, check, score_level
-from nanoaes.data import Example, read_all
+from nanoaes.datasets import Example, read_all
 from nanoaes.progress import progress, say
 from nanoaes.runs import claim
 from nanoaes.sampler import hold_out

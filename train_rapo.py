@@ -19,18 +19,20 @@ import torch
 from torch import Tensor
 
 import train_sft
-from eval import Best, Sets, compare, pictures
+from eval import compare, pictures
 from nanoaes.batching import token_batches
 from nanoaes.checkpoint import cut_rows, read_rows, recover, set_aside, write_json
 from nanoaes.clock import Timer, untimed
 from nanoaes.completions import excerpt
 from nanoaes.config import RAPOConfig, SFTConfig, inherit
-from nanoaes.data import Example, load_image
+from nanoaes.datasets import Example
 from nanoaes.diary import Diary
 from nanoaes.dry_run import planned, settled
 from nanoaes.errors import at
+from nanoaes.evaluation import Best, Sets
 from nanoaes.graphs import Graphs
 from nanoaes.hub import find_folder
+from nanoaes.images import load_image
 from nanoaes.inputs import Prompts
 from nanoaes.judge import describe, judge
 from nanoaes.logprob import fused_token_loss

@@ -17,8 +17,9 @@ import numpy as np
 import build_cot
 from nanoaes.checkpoint import append_row, publish, read_rows, recover, set_aside, write_json
 from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit
-from nanoaes.data import DataError, Example, check_images, load_image
+from nanoaes.datasets import Example, check_images
 from nanoaes.dry_run import planned, settled
+from nanoaes.images import DataError, load_image
 from nanoaes.models import load_models, write_merged
 from nanoaes.parallel import by_first, enough, first, share, size
 from nanoaes.progress import say

@@ -276,7 +276,7 @@ TABLE = {
         M("the norm after clipping is told", "norm.float()]",
           "norm.float().clamp(max=max_norm)]", "loop"),
     ],
-    "eval.py": [
+    "nanoaes/evaluation.py": [
         M("the worst checkpoint is kept", "if score >= self.score and first():",
           "if score <= self.score and first():", "best"),
         M("of equal ones the earlier", "if score >= self.score and first():",
@@ -308,6 +308,8 @@ TABLE = {
           "            append_row", "best"),
         M("no row of the cold start",
           '        append_row(self.history, {"step": 0, **row})\n', "", "best"),
+    ],
+    "eval.py": [
         M("in-domain and out-of-domain swapped", '(("in", test_in), ("ood", test_ood))',
           '(("in", test_ood), ("ood", test_in))', "eval"),
         M("every stage is the first one", "vlm = load_whole(path, cfg)",

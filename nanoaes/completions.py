@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nanoaes.data import Example
+from nanoaes.datasets import Example
 from nanoaes.judge import Judged
 
 WINDOW = 2**21  # bytes read at each place: some ten steps of 128 answers of 1,500 characters

@@ -19,7 +19,7 @@ from nanoaes.checkpoint import append_row, append_rows
 from nanoaes.clock import Clock, peak_memory, throughput
 from nanoaes.completions import rows_of
 from nanoaes.config import RAPOConfig
-from nanoaes.data import Example
+from nanoaes.datasets import Example
 from nanoaes.inputs import Prompts
 from nanoaes.judge import Judged
 from nanoaes.parallel import everyone, first, most, size

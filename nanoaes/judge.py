@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nanoaes.config import RAPOConfig
-from nanoaes.data import Example
+from nanoaes.datasets import Example
 from nanoaes.prompt import format_ok, parse_score
 from nanoaes.reward import Rewards, Truth, rewards
 from nanoaes.rollout import Answer

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from nanoaes.data import Example
+from nanoaes.datasets import Example
 from nanoaes.errors import NotFinite, UserError
 from nanoaes.judge import Judged
 from nanoaes.progress import say

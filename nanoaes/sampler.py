@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nanoaes.data import DataError, Example
+from nanoaes.datasets import Example
 from nanoaes.errors import UserError
+from nanoaes.images import DataError
 
 
 class StepSampler:

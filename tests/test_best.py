@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-import eval as eval_script
-from eval import Best
+from nanoaes import evaluation
 from nanoaes.checkpoint import read_rows
 from nanoaes.config import RAPOConfig
-from nanoaes.data import Example
+from nanoaes.datasets import Example
+from nanoaes.evaluation import Best
 from nanoaes.rollout import Answer
 
 TRUTH = [0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9]
@@ -37,7 +37,7 @@ def texts(scores: list[float | None]) -> list[Answer]:
 @pytest.fixture
 def best(tmp_path: Path, monkeypatch) -> Best:
     """Of one held-out set, all but the model's answering real."""
-    monkeypatch.setattr(eval_script, "answers",
+    monkeypatch.setattr(evaluation, "answers",
                         lambda vlm, examples, places, **options: texts(vlm.scores))
     held = [Example(Path(f"{i}.png"), t, None, "a", (0.0, 1.0)) for i, t in enumerate(TRUTH)]
     return Best(tmp_path / "rapo", tmp_path / "metrics.jsonl", {"a": ("in", held)}, RAPOConfig(),
@@ -78,7 +78,7 @@ def scripted(monkeypatch, **figures: float) -> None:
     """What the next look finds; figures that are not named are 0."""
     names = ("plcc", "srcc", "strict_plcc", "strict_srcc")
     zero = dict.fromkeys(names, 0.0)
-    monkeypatch.setattr(eval_script, "evaluate_sets", lambda *args, **options: {
+    monkeypatch.setattr(evaluation, "evaluate_sets", lambda *args, **options: {
         "mean": {"in": zero | figures, "ood": dict.fromkeys(names), "all": zero}})
 
 

@@ -9,7 +9,7 @@ import torch
 from nanoaes.checkpoint import append_rows, read_rows
 from nanoaes.completions import excerpt, rows_of
 from nanoaes.config import RAPOConfig
-from nanoaes.data import Example
+from nanoaes.datasets import Example
 from nanoaes.judge import judge
 from nanoaes.rollout import Answer
 

@@ -8,7 +8,7 @@ import pytest
 
 import build_cot
 from nanoaes.cot import balance, check, leaks, score_level
-from nanoaes.data import Example
+from nanoaes.datasets import Example
 from nanoaes.toy.teacher import (
     INVENT_RATE,
     LEAK_RATE,

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nanoaes.checkpoint import read_rows
 from nanoaes.config import RAPOConfig
-from nanoaes.data import Example
+from nanoaes.datasets import Example
 from nanoaes.diary import Diary
 from nanoaes.judge import judge
 from nanoaes.rapo import advantages

@@ -8,8 +8,10 @@ import pytest
 from tiny import pictures, tiny_vlm
 
 import eval as eval_script
+from nanoaes import evaluation
 from nanoaes.config import RAPOConfig
-from nanoaes.data import Example, load_image
+from nanoaes.datasets import Example
+from nanoaes.images import load_image
 from nanoaes.metrics import domain_means, evaluate
 from nanoaes.rollout import Answer, cached, rollout
 from nanoaes.sampling import uniforms
@@ -46,10 +48,10 @@ def test_answers_are_those_of_each_picture_alone(vlm: VLM, album: list[Example],
         rolls = rollout(vlm, vlm.prompts([load_image(example.image)]), k=1, max_new_tokens=ROOM,
                         temperature=temperature, uniform=uniforms(5, 0, [i], 1, ROOM))
         want.append(rolls.answers(vlm)[0][0])
-    got = list(eval_script.answers(vlm, album, range(7), temperature=temperature, seed=5,
+    got = list(evaluation.answers(vlm, album, range(7), temperature=temperature, seed=5,
                                    tokens=tokens, graphs=None, tick=sizes.append))
     assert got == want and len({answer.cut for answer in want}) == 2
-    part = eval_script.answers(vlm, album, range(2, 5), temperature=temperature, seed=5,
+    part = evaluation.answers(vlm, album, range(2, 5), temperature=temperature, seed=5,
                                tokens=tokens, graphs=None, tick=lambda n: None)
     assert list(part) == want[2:5]
     assert sum(sizes) == len(album)
@@ -65,10 +67,10 @@ def test_a_result_holds_every_answer_and_its_figures(vlm: VLM, album: list[Examp
         "<answer>0.3</answer>", "none", "<answer>0.1</answer>", "<answer>0.9</answer>",
         "<answer>1</answer>", "?", "<answer>0.5</answer>")]}
     told["b"] = told["a"][:4]
-    monkeypatch.setattr(eval_script, "answers",
+    monkeypatch.setattr(evaluation, "answers",
                         lambda vlm, examples, places, **options: told["a"][: len(examples)])
     sets = {"a": ("in", album), "b": ("ood", album[:4])}
-    result = eval_script.evaluate_sets(vlm, sets, label="test", seed=2)
+    result = evaluation.evaluate_sets(vlm, sets, label="test", seed=2)
     assert result["decoding"]["temperature"] == 0
     for name, pred in (("a", [0.3, None, 0.1, 0.9, 1.0, None, 0.5]), ("b", [0.3, None, 0.1, 0.9])):
         domain, examples = sets[name]
@@ -88,7 +90,7 @@ def test_a_result_holds_every_answer_and_its_figures(vlm: VLM, album: list[Examp
 def test_greedy_answers_do_not_depend_on_the_seed(vlm: VLM, album: list[Example]) -> None:
     texts = {}
     for seed, temperature in ((0, 0.0), (1, 0.0), (0, 1.0), (1, 1.0)):
-        result = eval_script.evaluate_sets(vlm, {"a": ("in", album)}, label="test", seed=seed,
+        result = evaluation.evaluate_sets(vlm, {"a": ("in", album)}, label="test", seed=seed,
                                            temperature=temperature)
         texts[seed, temperature] = [i["text"] for i in result["sets"]["a"]["items"]]
     assert texts[0, 0.0] == texts[1, 0.0] and texts[0, 1.0] != texts[1, 1.0]
@@ -112,7 +114,7 @@ def test_every_stage_gives_its_own_answers(album: list[Example], tmp_path: Path)
         model.asking = dataclasses.replace(model.asking, max_new_tokens=ROOM)
         stages[name] = tmp_path / str(seed)
         model.save(stages[name])
-        want[name] = eval_script.evaluate_sets(model, sets, label="test")["sets"]
+        want[name] = evaluation.evaluate_sets(model, sets, label="test")["sets"]
     got = eval_script.compare(stages, sets, RAPOConfig(device="cpu"), tmp_path)
     assert {name: result["sets"] for name, result in got.items()} == want
     assert want["cold start"] != want["RAPO"]

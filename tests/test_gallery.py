@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanoaes.data import load_image
+from nanoaes.images import load_image
 from nanoaes.page.gallery import GALLERY, SIDE, gallery, pick_gallery
 
 

@@ -11,12 +11,13 @@ import torch
 from tiny import pictures, tiny_prompts, tiny_vlm
 from torch import Tensor
 
-import eval as eval_script
 import train_rapo
+from nanoaes import evaluation
 from nanoaes.checkpoint import read_rows
 from nanoaes.config import RAPOConfig
-from nanoaes.data import Example, load_image
+from nanoaes.datasets import Example
 from nanoaes.diary import Diary
+from nanoaes.images import load_image
 from nanoaes.inputs import Prompts
 from nanoaes.judge import Judged
 from nanoaes.models import Models
@@ -154,14 +155,14 @@ def test_later_updates_are_the_papers_formula(eps_low: float, eps_high: float) -
     assert_moved_alike(policy, plain, restless(0))
 
 
-def train(cfg: RAPOConfig, models: Models, examples: list[Example], best: eval_script.Best) -> None:
+def train(cfg: RAPOConfig, models: Models, examples: list[Example], best: evaluation.Best) -> None:
     """The loop, with all that it writes beside `best`."""
     cfg = dataclasses.replace(cfg, run=str(best.path.parent))
     train_rapo.train(cfg, models, examples, best=best, saves=Saves(best.path.parent / "resume", 1),
                      diary=Diary(cfg, models.speaker, lambda steps: None))
 
 
-def best_of(scores: list[float], folder: Path, cfg: RAPOConfig, monkeypatch) -> eval_script.Best:
+def best_of(scores: list[float], folder: Path, cfg: RAPOConfig, monkeypatch) -> evaluation.Best:
     """Looks at nothing: one score after the other."""
     left = iter(scores)
 
@@ -169,8 +170,8 @@ def best_of(scores: list[float], folder: Path, cfg: RAPOConfig, monkeypatch) -> 
         half = next(left) / 2
         return {"mean": {"in": dict.fromkeys(("plcc", "srcc", "strict_plcc", "strict_srcc"), half)}}
 
-    monkeypatch.setattr(eval_script, "evaluate_sets", evaluate_sets)
-    return eval_script.Best(folder / "rapo", folder / "metrics.jsonl", {}, cfg, None)
+    monkeypatch.setattr(evaluation, "evaluate_sets", evaluate_sets)
+    return evaluation.Best(folder / "rapo", folder / "metrics.jsonl", {}, cfg, None)
 
 
 def plain_train(cfg: RAPOConfig, policy: VLM, reference: VLM | None, examples: list[Example]
@@ -266,13 +267,13 @@ def test_training_samples_and_held_out_answers_are_greedy(album: list[Example], 
                                                           monkeypatch, capsys) -> None:
     """Each step with numbers of its own; a warning comes once, not at every step."""
     calls: dict[str, list[dict]] = {"train": [], "eval": []}
-    for name, script in (("train", train_rapo), ("eval", eval_script)):
+    for name, script in (("train", train_rapo), ("eval", evaluation)):
         def record(vlm: VLM, prompts: Prompts, name: str = name, **options: Any) -> Rollouts:
             calls[name].append({**options, "training": vlm.training})
             return rollout(vlm, prompts, **options)
         monkeypatch.setattr(script, "rollout", record)
     cfg = RAPOConfig(images=3, k=2, steps=3, eval_every=3, temperature=1.2, seed=8)
-    best = eval_script.Best(tmp_path / "rapo", tmp_path / "metrics.jsonl",
+    best = evaluation.Best(tmp_path / "rapo", tmp_path / "metrics.jsonl",
                             {"a": ("in", album[:3])}, cfg, None)
     policy = restless()
     train(cfg, Models(policy, policy), album[3:], best)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanoaes.data import Example
+from nanoaes.datasets import Example
 from nanoaes.errors import NotFinite, UserError
 from nanoaes.judge import Judged
 from nanoaes.patience import Patience, diagnosis

@@ -37,6 +37,6 @@ def test_the_two_commands_are_complete_in_themselves() -> None:
 
 
 def test_every_module_of_the_algorithm_is_in_the_reading_list() -> None:
-    for name in ("reward", "rapo", "rollout", "vlm", "logprob", "cot", "prompt", "data", "metrics",
-                 "attention", "kernels"):
+    for name in ("reward", "rapo", "rollout", "vlm", "logprob", "cot", "prompt", "datasets",
+                 "images", "metrics", "attention", "kernels"):
         assert f"nanoaes/{name}.py" in README

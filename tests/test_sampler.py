@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanoaes.data import DataError, Example
+from nanoaes.datasets import Example
+from nanoaes.images import DataError
 from nanoaes.sampler import StepSampler, by_dataset, hold_out
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanoaes.data import check_images, read_all
+from nanoaes.datasets import check_images, read_all
 from nanoaes.metrics import evaluate
 from nanoaes.sampler import by_dataset
 from nanoaes.toy import world as toy

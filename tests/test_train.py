@@ -18,9 +18,10 @@ import eval as eval_script
 import train_rapo
 import train_sft
 from nanoaes.config import CoTConfig, EvalConfig, OptionError, RAPOConfig, SFTConfig
-from nanoaes.data import DataError, Example
+from nanoaes.datasets import Example
 from nanoaes.errors import NotFinite, UserError
 from nanoaes.folder import CheckpointError
+from nanoaes.images import DataError
 from nanoaes.inputs import Prompts
 from nanoaes.judge import judge
 from nanoaes.options import parse

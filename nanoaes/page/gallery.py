@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from nanoaes.data import load_image
 from nanoaes.errors import UserError
+from nanoaes.images import load_image
 from nanoaes.page.charts import known
 from nanoaes.page.text import block, inline, plain
 from nanoaes.prompt import critique_of

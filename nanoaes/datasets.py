@@ -1,37 +1,27 @@
-"""Real photographs and their scores: readers and image decoding.
+"""Real photographs and their scores: readers of the downloads as they are.
 
 A spec `format:path[@lo-hi]` names a download as its authors ship it, or a CSV of one's own. Every
 row becomes an `Example` with its score on [0, 1], or a `DataError` that says what to repair.
 Left out: FLICKR-AES and JSON lists (a later round), TAD66K's themes and AADB's validation list
-(no use for them here), ICC profiles (sRGB is assumed).
+(no use for them here).
 """
 
 import csv
 import difflib
 import io
 import re
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from nanoaes.errors import UserError
+from nanoaes.images import DataError, problems
 from nanoaes.progress import progress
 
 Cells = dict[str, str]              # one row of a label file, by column name
 Complete = Callable[[Cells], Cells | None]  # adds what a row lacks; None: it is of the other split
-
-
-MAX_RATIO = 200  # of a picture's sides: Qwen's resizing refuses more
-
-
-class DataError(UserError):
-    """Data that cannot be used: the file, the row, the remedy."""
 
 
 @dataclass(frozen=True)
@@ -207,63 +197,21 @@ FORMATS = {
 }
 
 
-def load_image(path: Path) -> Image.Image:
-    """The photograph as upright 8-bit RGB, alpha on white.
-
-    DataError if it cannot be decoded or exceeds Image.MAX_IMAGE_PIXELS, where PIL only warns.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
-                raise ValueError("more pixels than PIL's decompression limit")
-            if max(image.size) > MAX_RATIO * min(image.size):
-                raise ValueError(f"one side more than {MAX_RATIO} times the other")
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, struct.error,
-            Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise DataError(f"{path}: cannot be decoded ({reason}); replace the file") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode -> RGB. convert() alone clips 16-bit grey at 255 and puts alpha on black."""
-    if image.mode[0] in "IF":  # I, I;16, I;16B, F
-        levels = np.asarray(image)
-        if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
-            raise ValueError(f"pixels of mode {image.mode} without a known white")
-        return Image.fromarray(np.rint(levels / 257.0).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def check_images(
-    examples: Sequence[Example], bad_images: str = "refuse", workers: int = 4
-) -> list[Example]:
+def check_images(examples: Sequence[Example], bad_images: str = "refuse") -> list[Example]:
     """Decode every image; those whose image is whole, in order. Prints n kept / n expected.
 
     A bad image: DataError ("refuse"), or dropped with the first five listed ("skip"; DataError
     if none is left).
     """
-    with ThreadPool(workers) as pool:
-        results = pool.imap(_problem, [example.image for example in examples], chunksize=8)
-        problems = list(progress(results, "checking images", len(examples), delay=1))
-    bad = [problem for problem in problems if problem]
+    found = problems([example.image for example in examples])
+    found = list(progress(found, "checking images", len(examples), delay=1))
+    bad = [problem for problem in found if problem]
     if bad and (bad_images != "skip" or len(bad) == len(examples)):
         raise DataError(f"{bad[0]} ({len(bad)} of {len(examples)} images are bad), or drop such "
                         "images with --bad_images skip")
     print(f"images: {len(examples) - len(bad)} kept / {len(examples)} expected")
     print("".join(f"  skipped {problem}\n" for problem in bad[:5]), end="")
-    return [example for example, problem in zip(examples, problems, strict=True) if not problem]
-
-
-def _problem(path: Path) -> str | None:
-    try:
-        load_image(path)
-    except DataError as error:
-        return str(error)
-    return None
+    return [example for example, problem in zip(examples, found, strict=True) if not problem]
 
 
 def read_all(specs: str, split: str, bad_images: str) -> list[Example]:
