@@ -23,11 +23,11 @@ from nanoaes.parallel import by_first, first
 from nanoaes.progress import say
 from nanoaes.runs import keep_going
 from nanoaes.sampler import by_dataset, hold_out
-from nanoaes.script import run_script
+from nanoaes.script import run_verbs
 from nanoaes.toy import road as toy
 
 
-def main(cfg: EvalConfig) -> dict:
+def bench(cfg: EvalConfig) -> dict:
     """Evaluate, write the result, print the table."""
     model = Path(cfg.model) if cfg.model else Path(cfg.run) / "rapo"
     vlm = load_whole(model, cfg)
@@ -107,4 +107,4 @@ def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
 
 
 if __name__ == "__main__":
-    run_script(main, EvalConfig)
+    run_verbs({"bench": (bench, EvalConfig)})

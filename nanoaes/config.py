@@ -28,6 +28,11 @@ def opt(default: V, text: str, choices: tuple[str, ...] = (), low: float = -math
                                             "above": above})
 
 
+def words(text: str) -> tuple[str, ...]:
+    """A dataclass field for what stands on the command line without a key, in order."""
+    return field(default=(), metadata={"help": text, "words": True})
+
+
 SETS = "as ava:DIR, tad66k:DIR, para:DIR, aadb:DIR or csv:FILE@LO-HI, comma between"
 
 

@@ -11,6 +11,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from os.path import expanduser
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -28,21 +29,28 @@ class Parser(argparse.ArgumentParser):
         raise OptionError(message.removeprefix("argument "))
 
 
-def parse(cls: type[C], argv: list[str] | None = None) -> C:
+def parse(cls: type[C], argv: list[str] | None = None, verb: str = "") -> C:
     """`--key value`, `--key=value` and `--preset name` -> the script's dataclass.
+
+    Args:
+        verb: for the help.
 
     Prints help and leaves with 0 for --help.
     Raises:
         OptionError: an unknown key (with the nearest name), a missing, unreadable or impossible
             value.
     """
+    fields = [f for f in dataclasses.fields(cls) if "words" not in f.metadata]
+    bare = [f for f in dataclasses.fields(cls) if "words" in f.metadata]
+    usage = " ".join([f"%(prog)s{verb and ' '}{verb}", *(f"[{f.name.upper()} …]" for f in bare)])
     parser = Parser(description=inspect.cleandoc(cls.__doc__), allow_abbrev=False,
-                    usage="%(prog)s [--preset NAME] [--key value …]",
+                    usage=f"{usage} [--preset NAME] [--key value …]",
                     argument_default=argparse.SUPPRESS,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="toy", choices=PRESETS,
                         help="values for all options at once; options given beside it win")
-    fields = dataclasses.fields(cls)
+    for f in bare:
+        parser.add_argument(f.name, nargs="*", help=f.metadata["help"], metavar=f.name.upper())
     for f in fields:
         # A switch may stand alone: --soft_truth is --soft_truth true.
         alone = dict(nargs="?", const=True) if isinstance(f.default, bool) else {}
@@ -50,10 +58,13 @@ def parse(cls: type[C], argv: list[str] | None = None) -> C:
         text = f"{choices}: " * bool(choices) + f.metadata["help"].replace("%", "%%")
         parser.add_argument(f"--{f.name}", type=_reader(f), help=f"{text} [{f.default!s}]",
                             metavar=type(f.default).__name__, **alone)
-    given, rest = parser.parse_known_args(_underscored(sys.argv[1:] if argv is None else argv))
+    argv = _underscored(sys.argv[1:] if argv is None else argv)
+    # Words may stand before, between and after the options.
+    given, rest = (parser.parse_known_intermixed_args if bare else parser.parse_known_args)(argv)
     if rest:
         raise OptionError(_unknown(rest[0], [f.name for f in fields]))
     values = vars(given)
+    values |= {f.name: tuple(map(expanduser, values.get(f.name, ()))) for f in bare}
     preset = PRESETS[values.pop("preset")].get(cls, {})
     if "steps" in values:
         if values.get("epochs"):
@@ -82,7 +93,8 @@ def _reader(f: dataclasses.Field) -> Callable[[str], Any]:
 
     def read(text: str) -> Any:
         try:
-            value = boolean(text) if kind is bool else kind(text)
+            value = (boolean(text) if kind is bool else expanduser(text) if kind is str else
+                     kind(text))  # a shell leaves --model=~/x as it is
         except ValueError:
             raise argparse.ArgumentTypeError(
                 f"{text!r} is no value of type {kind.__name__}") from None

@@ -16,17 +16,36 @@ from nanoaes.stop import Stopped
 C = TypeVar("C", bound=Config)
 
 
-def run_script(main: Callable[[C], Any], cls: type[C]) -> None:
-    """Options read and printed once, then `main`; what the user can mend ends in one line."""
+def run_verbs(verbs: dict[str, tuple[Callable[[Any], Any], type[Config]]]) -> None:
+    """`script.py VERB …`: that verb's `main` and options; without a verb the first one's."""
+    default, verb = next(iter(verbs)), sys.argv[1] if len(sys.argv) > 1 else ""
+    if verb in verbs:
+        run_script(*verbs[verb], sys.argv[2:], verb)
+    elif verb and not verb.startswith("-"):
+        sys.exit(f"{Path(sys.argv[0]).name}: {verb!r} is none of {', '.join(verbs)}"
+                 if first_by_name() else 1)
+    else:
+        run_script(*verbs[default], sys.argv[1:], default)
+
+
+def run_script(main: Callable[[C], Any], cls: type[C], argv: list[str] | None = None,
+               verb: str = "") -> None:
+    """Options read and printed once, then `main`; what the user can mend ends in one line.
+
+    Args:
+        argv: the words of the command line; None: all.
+        verb: which of several the script does, for its help.
+    """
     name = Path(sys.argv[0]).name
     for stream in sys.stdout, sys.stderr:
         stream.reconfigure(errors="replace")  # an ASCII terminal knows no dash
     status = 0
     try:
-        cfg = parse(cls)
+        cfg = parse(cls, argv, verb)
         with together(getattr(cfg, "device", "cpu")):
             try:
-                say(" ".join(f"{k}={v}" for k, v in dataclasses.asdict(cfg).items() if v != ""))
+                say(" ".join(f"{k}={v}" for k, v in dataclasses.asdict(cfg).items()
+                             if v not in ("", ())))
                 main(cfg)
             except UserError as error:
                 told = tell_once(f"{name}: {error}")

@@ -2,20 +2,24 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from nanoaes.config import (
+    Config,
     CoTConfig,
     EvalConfig,
     OptionError,
     RAPOConfig,
     SFTConfig,
     inherit,
+    words,
 )
 from nanoaes.options import parse
 from nanoaes.presets import PRESETS
+from nanoaes.script import run_verbs
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,6 +29,40 @@ def test_values_are_converted_to_their_types() -> None:
     assert (cfg.k, cfg.lr, cfg.train_vision, cfg.run) == (3, 2e-4, False, "a-b")
     assert parse(RAPOConfig, []) == RAPOConfig()
     assert parse(RAPOConfig, ["--soft_truth", "--k", "4"]) == RAPOConfig(soft_truth=True, k=4)
+
+
+@dataclass
+class Looked(Config):
+    """What is looked at."""
+
+    paths: tuple[str, ...] = words("files")
+
+
+def test_words_stand_anywhere_and_tildes_are_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    got = parse(Looked, ["a b", "--seed", "3", "~/c", "--run=~/runs"])
+    assert got == Looked(paths=("a b", "/home/ada/c"), seed=3, run="/home/ada/runs")
+    assert parse(Looked, []) == Looked()
+    with pytest.raises(OptionError, match="--sed is no option.*--seed"):
+        parse(Looked, ["a", "--sed", "3"])
+
+
+def test_a_script_of_several_verbs(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    said: list[str] = []
+    verbs = {"bench": (lambda cfg: said.append(f"bench {cfg.seed}"), EvalConfig),
+             "look": (lambda cfg: said.append(f"look {cfg.paths}"), Looked)}
+    for argv in ([], ["--seed", "1"], ["bench", "--seed", "2"], ["look", "x", "y"]):
+        monkeypatch.setattr(sys, "argv", ["eval.py", *argv])
+        run_verbs(verbs)
+    assert said == ["bench 0", "bench 1", "bench 2", "look ('x', 'y')"]
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["eval.py", "lok"])
+    with pytest.raises(SystemExit, match="^eval.py: 'lok' is none of bench, look$"):
+        run_verbs(verbs)
+    monkeypatch.setattr(sys, "argv", ["eval.py", "look", "--help"])
+    with pytest.raises(SystemExit):
+        run_verbs(verbs)
+    assert "eval.py look [PATHS …]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("argv, message", [

@@ -332,9 +332,9 @@ def test_train_sft_on_critiques_of_ones_own(album: Path, tmp_path: Path) -> None
     (train_sft.main, SFTConfig, ("--model", "tests"), "--model without --cot"),
     (train_sft.main, SFTConfig, ("--model", "tests", "--cot", "no.jsonl"), "no such file"),
     (train_sft.main, SFTConfig, ("--epochs", "0"), "use 1 or more"),
-    (eval_script.main, EvalConfig, ("--model", "tests"), "no config.json"),
-    (eval_script.main, EvalConfig, ("--temperature", "-1"), "use 0 or more"),
-    (eval_script.main, EvalConfig, ("--promt", "full"), "did you mean --prompt"),
+    (eval_script.bench, EvalConfig, ("--model", "tests"), "no config.json"),
+    (eval_script.bench, EvalConfig, ("--temperature", "-1"), "use 0 or more"),
+    (eval_script.bench, EvalConfig, ("--promt", "full"), "did you mean --prompt"),
     (build_cot.main, CoTConfig, ("--per_level", "0"), "use 1 or more"),
 ])
 def test_the_other_scripts_refuse_too(main, config: type, argv: tuple[str, ...], message: str,
