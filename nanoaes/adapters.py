@@ -21,7 +21,7 @@ from torch import nn
 
 from nanoaes.checks import CheckpointError, Shapes, header, json_object, module_name, reading
 from nanoaes.hub import find_folder
-from nanoaes.lora import LoRA, adapters, attach, ends_with, linears
+from nanoaes.lora import LoRA, adapters, attach, linears
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -121,6 +121,11 @@ def _means(rule: Any, name: str) -> bool:
     if isinstance(rule, str):
         return any(re.fullmatch(rule, n) for n in (name, old))
     return any(ends_with(n, target) for n in (name, old) for target in rule)
+
+
+def ends_with(name: str, target: str) -> bool:
+    """Whether a target means a layer, as PEFT reads a list of targets."""
+    return f".{name}".endswith(f".{target}")
 
 
 def _tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -49,7 +49,8 @@ from nanoaes.checks import (
     stored_dtype,
 )
 from nanoaes.hub import find_folder
-from nanoaes.lora import adapters, whole_state
+from nanoaes.lora import adapters
+from nanoaes.merging import whole_state
 from nanoaes.older import older_config, older_words, write_object
 from nanoaes.prompt import PROMPTS, SCORING_PROMPT
 from nanoaes.template import check_template

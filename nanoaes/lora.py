@@ -3,8 +3,8 @@
     y = W x + b + alpha / r · B A x        A (r, in) random, B (out, r) zero at first
 
 Adapters are fp32, so that small steps are not rounded away, and compute in the dtype of what comes
-in. The model with its adapters as they began is the reference: no second model is needed. The
-head and the embedding are never adapted. PEFT's folder is read and written in `adapters.py`.
+in. The model with its adapters as they began is the reference: no second model is needed. The head
+and the embedding are never adapted. `adapters.py` has PEFT's folder, `merging.py` the plain model.
 Left out: dropout (log-probs of rollout and update would differ), DoRA, ranks per layer.
 """
 
@@ -50,13 +50,6 @@ class Adapter(nn.Module):
             return y
         return y + F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype)) * (self.alpha / self.rank)
 
-    def merged(self) -> Tensor:
-        """(out, in) W + alpha / r · B A, rounded once."""
-        w = self.base.weight.detach()
-        wide = torch.promote_types(w.dtype, torch.float32)
-        a, b = self.lora_A.detach().to(wide), self.lora_B.detach().to(wide)
-        return torch.addmm(w.to(wide), b, a, alpha=self.alpha / self.rank).to(w.dtype)
-
 
 def adapters(hf: nn.Module) -> dict[str, Adapter]:
     """A model's adapters by their layers' names; empty for a model that has none."""
@@ -65,8 +58,7 @@ def adapters(hf: nn.Module) -> dict[str, Adapter]:
 
 def spec_of(hf: nn.Module) -> LoRA | None:
     """What `attach` needs to make the same adapters, each layer by its whole name."""
-    found = adapters(hf)
-    if not found:
+    if not (found := adapters(hf)):
         return None
     one = next(iter(found.values()))
     return LoRA(one.rank, one.alpha, tuple(found), any(".visual." in name for name in found))
@@ -79,25 +71,20 @@ def linears(hf: nn.Module, vision: bool) -> dict[str, nn.Linear]:
             if isinstance(m, nn.Linear) and name.startswith(parts)}
 
 
-def ends_with(name: str, target: str) -> bool:
-    """Whether a target means a layer, as PEFT reads a list of targets."""
-    return name == target or name.endswith(f".{target}")
-
-
 def attach(hf: nn.Module, spec: LoRA, seed: int = 0) -> None:
-    """Put adapters before the layers that spec names, in place; all else is frozen.
+    """Put adapters before the layers that spec names, in place; all else is frozen. The A's, drawn
+    from seed, are the same on every process and device; on `meta` none are drawn.
 
-    Args:
-        seed: of the A's, which are the same on every process and device; none are drawn on `meta`.
     Raises:
         UserError: a target that no layer has, a vision tower that has none of them.
     """
     known = linears(hf, spec.vision)
-    here = {name: m for name, m in known.items() if any(ends_with(name, t) for t in spec.targets)}
+    meant = tuple(f".{target}" for target in spec.targets)
+    here = {name: m for name, m in known.items() if f".{name}".endswith(meant)}
     ends = {part: ", ".join(sorted({n.rsplit(".", 1)[1] for n in known if part in n}))
             for part in (".", ".visual.")}
     for target in spec.targets:
-        if not any(ends_with(name, target) for name in known):
+        if not any(f".{name}".endswith(f".{target}") for name in known):
             raise UserError(f"--lora_targets: no linear layer {target!r}; choose of {ends['.']}")
     if spec.vision and not any(".visual." in name for name in here):
         raise UserError("--lora_vision: no target is a layer of the vision tower; add some of "
@@ -131,26 +118,3 @@ def as_reference(hf: nn.Module) -> Iterator[None]:
     finally:
         for adapter, was in before.items():
             adapter.as_begun = was
-
-
-def whole_state(hf: nn.Module) -> dict[str, Tensor]:
-    """The weights of the plain model that computes the same; the model stays as it is.
-
-    What is merged lies on the CPU: a GPU has no room for it beside the model.
-    """
-    state = hf.state_dict()
-    for name, adapter in adapters(hf).items():
-        del state[f"{name}.lora_A"], state[f"{name}.lora_B"]
-        state[f"{name}.weight"] = adapter.merged().cpu()
-        del state[f"{name}.base.weight"]
-        if adapter.base.bias is not None:
-            state[f"{name}.bias"] = state.pop(f"{name}.base.bias")
-    return state
-
-
-def merge(hf: nn.Module) -> None:
-    """Put the adapters into their layers, which become plain again, in place."""
-    for name, adapter in adapters(hf).items():
-        with torch.no_grad():
-            adapter.base.weight.copy_(adapter.merged())
-        hf.set_submodule(name, adapter.base)
