@@ -13,24 +13,38 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch.optim import Optimizer
 
 import build_cot
-from nanoaes.checkpoint import append_row, publish, read_rows, recover, set_aside, write_json
+from nanoaes.checkpoint import (
+    append_row,
+    cut_rows,
+    publish,
+    read_rows,
+    recover,
+    set_aside,
+    write_json,
+)
 from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit
 from nanoaes.datasets import Example, check_images
 from nanoaes.dry_run import planned, settled
+from nanoaes.hub import find_folder
 from nanoaes.images import DataError, load_image
 from nanoaes.models import load_models, write_merged
 from nanoaes.parallel import by_first, enough, first, share, size
 from nanoaes.progress import say
 from nanoaes.prompt import answer_text
+from nanoaes.resume import Saves
 from nanoaes.runs import claim, keep_going, need_room, refuse_foreign, refuse_overwrite
+from nanoaes.same import as_saved, fingerprint
 from nanoaes.schedule import cosine
 from nanoaes.script import run_script
-from nanoaes.sft import Lesson, fit
+from nanoaes.sft import Lesson, Trained, fit
+from nanoaes.stop import stopping
 from nanoaes.toy.school import build_backbone
 from nanoaes.vlm import VLM
 
+STATES = "sft_resume"  # the folder of the run's states
 
 def main(cfg: SFTConfig) -> Path:
     """Returns the folder of the cold-started model."""
@@ -40,26 +54,26 @@ def main(cfg: SFTConfig) -> Path:
     if cfg.dry_run:
         return say(planned(cfg, processes=size(), script="sft")) or out
     with ExitStack() as claimed:
-        critiques, start, cfg = by_first(partial(prepare, cfg, run, out, claimed, size()))
+        critiques, start, cfg, saves = by_first(partial(prepare, cfg, run, out, claimed, size()))
         models = load_models(start, cfg)
-        by_first(lambda: make_room(cfg, run, out, models.speaker))
-        last = train(cfg, models.learner, critiques, run / "sft_metrics.jsonl")
+        by_first(lambda: make_room(cfg, run, out, models.speaker, saves))
+        last = train(cfg, models.learner, critiques, run / "sft_metrics.jsonl", saves)
         models.refresh()
         if first():
             with publish(out) as folder:
                 models.speaker.save(folder)
         if cfg.lora_rank and cfg.merge:
             by_first(partial(write_merged, cfg, out, out.with_name(f"{out.name}_merged")))
-    say(f"cold start: {len(critiques)} critiques x {cfg.epochs} epochs, "
-        f"token entropy {last['entropy']:.3f} nats -> {out}")
+    told = f", token entropy {last['entropy']:.3f} nats" if last else ""  # or all was done before
+    say(f"cold start: {len(critiques)} critiques x {cfg.epochs} epochs{told} -> {out}")
     return out
 
 
 def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack, processes: int
-            ) -> tuple[list[tuple[Path, str]], Path, SFTConfig]:
+            ) -> tuple[list[tuple[Path, str]], Path, SFTConfig, Saves]:
     """All that can be refused, before anything is moved: folders, critiques, the model's folder.
 
-    Returns critiques, that folder, and the options with nothing left open.
+    Returns critiques, that folder, the options with nothing left open, and the run's states.
     """
     if cfg.model:
         refuse_overwrite(Path(cfg.model), out, "--out")
@@ -70,23 +84,34 @@ def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack, processes:
     recover(out)
     critiques = read_critiques(critique_file(cfg, run), cfg.bad_images)
     start = Path(cfg.model) if cfg.model else build_backbone(run / "backbone", cfg.seed)
-    return critiques, start, settled(cfg, start, processes=processes, script="sft")
+    weights = fingerprint(find_folder(start))
+    state = Saves(run / STATES, cfg.keep_last).facts() if cfg.resume else None
+    if state:
+        cfg = as_saved(cfg, weights, state)
+    cfg = settled(cfg, start, processes=processes, script="sft")
+    return critiques, start, cfg, Saves(run / STATES, cfg.keep_last, cfg.save_every,
+                                        {"options": asdict(cfg), "weights": weights})
 
 
-def make_room(cfg: SFTConfig, run: Path, out: Path, vlm: VLM) -> None:
-    """For what will be written; an earlier run's results are moved."""
+def make_room(cfg: SFTConfig, run: Path, out: Path, vlm: VLM, saves: Saves) -> None:
+    """For what will be written; an earlier run's results are moved, or gone on with."""
     need_room(out, 2 * sum(p.numel() * p.element_size() for p in vlm.parameters()),
               "the cold-started model")
-    aside = {run.resolve(): ["sft_metrics.jsonl"]}
+    if cfg.resume and (state := saves.facts()):
+        return cut_rows(run / "sft_metrics.jsonl", state["step"])
+    aside = {run.resolve(): ["sft_metrics.jsonl", STATES]}
     aside.setdefault(out.parent.resolve(), []).append(out.name)
     for folder, names in aside.items():
         set_aside(folder, names)
     write_json(run / "train_sft.json", asdict(cfg))
 
 
-def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: Path
+def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: Path, saves: Saves
           ) -> dict[str, float]:
-    """Every critique once an epoch, in a new order each time. Returns the last step's row."""
+    """Every critique once an epoch, in a new order each time.
+
+    Returns the last step's row; empty where a resumed run had no step left.
+    """
     rng = np.random.default_rng(cfg.seed)
     order = np.concatenate([rng.permutation(len(critiques)) for _ in range(cfg.epochs)])
     batches = [order[i : i + cfg.batch] for i in range(0, len(order), cfg.batch)]
@@ -105,10 +130,15 @@ def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: 
             if first():
                 append_row(history, row)
 
-    fit(vlm, lessons_at, steps=len(batches), lr_at=cosine(cfg.lr, len(batches)),
-        label="cold start (SFT)", tokens_per_micro_batch=cfg.tokens_per_micro_batch,
-        max_grad_norm=cfg.max_grad_norm, weight_decay=cfg.weight_decay, backend=cfg.backend,
-        log=log)
+    def begin(trained: Trained, optimizer: Optimizer) -> int:
+        state = saves.load(trained, optimizer) if cfg.resume else None
+        return state["step"] if state else 0
+
+    with stopping() as stop:
+        fit(vlm, lessons_at, steps=len(batches), lr_at=cosine(cfg.lr, len(batches)),
+            label="cold start (SFT)", tokens_per_micro_batch=cfg.tokens_per_micro_batch,
+            max_grad_norm=cfg.max_grad_norm, weight_decay=cfg.weight_decay, backend=cfg.backend,
+            log=log, begin=begin, after=partial(saves.after, stop=stop))
     return last
 
 

@@ -96,6 +96,10 @@ class LearnConfig(TrainConfig, ModelConfig):
     gpus: int = opt(0, "with --dry_run: how many of them; 0: the processes there are", low=0)
     deterministic: bool = opt(False, "on CUDA: the same bits each time, at a price in speed; a CPU "
                                      "always gives them")
+    save_every: int = opt(0, "steps between states of the whole run, from which --resume goes on; "
+                             "0: only when the run is asked to stop", low=0)
+    keep_last: int = opt(2, "states that are kept, the newest", low=1)
+    resume: bool = opt(False, "go on from the newest state in RUN; without one, begin")
     shard: int = opt(0, "processes that share one copy of the trained weights, such as a node's; "
                         "0: all that torchrun has started", low=0)
 
@@ -168,10 +172,6 @@ class RAPOConfig(LearnConfig):
     max_grad_norm: float = opt(1.0, "gradient clipping", above=0)
     train_vision: bool = opt(True, "train the vision tower too")
     eval_every: int = opt(20, "steps between evaluations on the held-out pictures", low=1)
-    save_every: int = opt(0, "steps between states of the whole run, from which --resume goes on; "
-                             "0: only when the run is asked to stop", low=0)
-    keep_last: int = opt(2, "states that are kept, the newest", low=1)
-    resume: bool = opt(False, "go on from the newest state in RUN; without one, begin")
     log_every: int = opt(20, "steps between those whose answers go to completions.jsonl; 0: none",
                          low=0)
     tracker: str = opt("none", "each step's numbers also to tensorboard or wandb, if installed",

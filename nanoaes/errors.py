@@ -22,6 +22,18 @@ class NotFinite(UserError):
         self.what = what
 
 
+class Stopped(Exception):
+    """A run has ended as it was asked to; `status` is what its process returns."""
+
+    def __init__(self, number: int, message: str):
+        """number: of the signal."""
+        super().__init__(number, message)  # both: pickle hands them to the other processes
+        self.status = 128 + number
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
 @contextmanager
 def at(place: str) -> Iterator[None]:
     """Whatever is not finite in here is said to be there: "step 12"."""

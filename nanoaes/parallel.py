@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from nanoaes.errors import UserError
+from nanoaes.errors import Stopped, UserError
 
 T = TypeVar("T")
 # Of one collective: a process that died is noticed at once, one that hangs after this time. Long,
@@ -111,7 +111,7 @@ def by_first(make: Callable[[], T]) -> T:
     """What the first process makes, alone; the others wait and get the same.
 
     Raises:
-        UserError: on every process, what the first one's `make` raised.
+        UserError, Stopped: on every process, what the first one's `make` raised.
     """
     if size() == 1:
         return make()
@@ -120,11 +120,11 @@ def by_first(make: Callable[[], T]) -> T:
         try:
             with _by_itself():
                 box = [make(), None]
-        except UserError as error:
-            box = [None, str(error)]
+        except (UserError, Stopped) as error:
+            box = [None, error if isinstance(error, Stopped) else UserError(str(error))]
     dist.broadcast_object_list(box, src=0)
     if box[1] is not None:
-        raise UserError(box[1])
+        raise box[1]
     return box[0]
 
 

@@ -12,10 +12,10 @@ RAPO = dict(epochs=10.0, images=64, k=4, max_new_tokens=1024, max_pixels=262_144
             beta=0.01, eps_low=0.2, eps_high=0.28, sigma=0.1, eval_every=100, heldout=200)
 
 # What full size needs besides: bf16 and checkpointing are the paper's; the micro-batch comes from
-# the memory that is free (`budget.py`).
-FULL = dict(dtype="bfloat16", gradient_checkpointing=True, tokens_per_micro_batch=0)
+# the memory that is free (`budget.py`). A state every 50 steps: an hour of RAPO at EasyR1's pace is
+# what a crash may cost; it takes 12 bytes a trained weight.
+FULL = dict(dtype="bfloat16", gradient_checkpointing=True, tokens_per_micro_batch=0, save_every=50)
 EVAL = dict(dtype="bfloat16", tokens_per_micro_batch=8192)
-SAVE = 50  # steps: an hour at EasyR1's pace is what a crash may cost; 12 bytes a trained weight
 # Adapters learn best at about ten times the rate of full training, for any rank (Schulman et al.,
 # "LoRA Without Regret", 2025, which also has alpha 32). Rank 64: 16 bytes x 161 M parameters of
 # 7B's language model are 2.6 GB, beside 16.6 GB of weights.
@@ -27,7 +27,7 @@ def _qwen(model: str, full: dict[str, Any], times: float = 1.0) -> dict[type, di
     return {CoTConfig: COT,
             SFTConfig: SFT | full | dict(model=model, lr=times * SFT["lr"]),
             # Without a cold start from the backbone itself, the paper's "Zero": give --model.
-            RAPOConfig: RAPO | full | dict(model=model, lr=times * RAPO["lr"], save_every=SAVE),
+            RAPOConfig: RAPO | full | dict(model=model, lr=times * RAPO["lr"]),
             EvalConfig: EVAL}
 
 

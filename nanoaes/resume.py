@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from nanoaes.checkpoint import discard, publish, recover, write_json
-from nanoaes.errors import UserError
+from nanoaes.errors import Stopped, UserError
 from nanoaes.parallel import by_first, everyone, first, rank, share
 from nanoaes.progress import say
 from nanoaes.runs import keep_going
-from nanoaes.stop import Stopped, Stopping
+from nanoaes.stop import Stopping
 
 T = TypeVar("T")
 MIB = 2**20
@@ -206,7 +206,9 @@ def cause(error: CheckpointException) -> BaseException:
 
 
 def damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is damaged ({why}); delete it: the one before is used then")
+    rest = len(list(path.parent.glob("step-*"))) > 1
+    return UserError(f"{path} is damaged ({why}); delete it: "
+                     + ("the one before is used then" if rest else "the run begins anew then"))
 
 
 def by_all(work: Callable[[], T]) -> list[T]:

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nanoaes.adapters import find_base, is_adapters
 from nanoaes.errors import UserError
 
 C = TypeVar("C")
 MIB = 2**20
 # Where things are, what is said, how much fits: other bits perhaps, the same run.
-MAY_CHANGE = {"run", "device", "shard", "reference", "gradient_checkpointing", "save_every",
+MAY_CHANGE = {"run", "out", "device", "shard", "reference", "gradient_checkpointing", "save_every",
               "keep_last", "resume", "dry_run", "gpu", "gpus", "log_every", "tracker", "merge",
               "tokens_per_micro_batch"}
 AS_SAVED_IF_ZERO = {"tokens_per_micro_batch"}  # what was chosen then gives the same bits
@@ -49,8 +50,11 @@ def as_saved(cfg: C, weights: str, state: dict[str, Any]) -> C:
 
 
 def fingerprint(path: Path) -> str:
-    """Of a model's folder: config, names and sizes of weight files, their first and last MiB."""
+    """Of a model's folder: config, names and sizes of weight files, their first and last MiB; of
+    adapters also what they belong to."""
     seen = hashlib.sha256()
+    if is_adapters(path):
+        seen.update(fingerprint(find_base(path)[1]).encode())
     for file in sorted([*path.glob("*config.json"), *path.glob("*.safetensors")]):
         size = file.stat().st_size
         seen.update(f"{file.name} {size}\n".encode())

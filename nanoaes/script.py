@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nanoaes.config import Config
-from nanoaes.errors import UserError
+from nanoaes.errors import Stopped, UserError
 from nanoaes.options import parse
 from nanoaes.parallel import lost_another, tell_once, together
 from nanoaes.progress import first_by_name, say
-from nanoaes.stop import Stopped
 
 C = TypeVar("C", bound=Config)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from nanoaes.batching import token_batches
 from nanoaes.inputs import Prompts
@@ -18,6 +19,8 @@ from nanoaes.parallel import even, total
 from nanoaes.progress import progress
 from nanoaes.prompt import rest_of
 from nanoaes.vlm import VLM
+
+Trained = dict[str, Tensor]  # name -> parameter
 
 
 def encode_answers(vlm: VLM, answers: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -59,22 +62,28 @@ class Lesson:
 def fit(vlm: VLM, lessons_at: Callable[[int], list[Lesson]], *, steps: int,
         lr_at: Callable[[int], float], label: str, tokens_per_micro_batch: int = 4096,
         max_grad_norm: float = 1.0, weight_decay: float = 0.0, backend: str = "auto",
-        log: Callable[[dict], None] = lambda row: None) -> None:
+        log: Callable[[dict], None] = lambda row: None,
+        begin: Callable[[Trained, Optimizer], int] = lambda trained, optimizer: 0,
+        after: Callable[[int, Trained, Optimizer], None] = lambda step, trained, optimizer: None
+        ) -> None:
     """AdamW on the parameters that require a gradient, with a progress bar; no dropout.
 
     Args:
         lessons_at: step -> this process's part of the step's lessons; lr_at: -> learning rate.
         log: called with one row of numbers per step.
+        begin: how many steps are done; it may have put a state into weights and optimizer.
+        after: called at the end of each step, counted from 1.
     Raises:
         NotFinite: a loss or gradient that is none; names step and tensor.
     """
     trained = {n: p for n, p in vlm.named_parameters() if p.requires_grad}
     optimizer = adamw(trained, weight_decay=weight_decay, betas=(0.9, 0.98))
-    for step in (bar := progress(range(steps), label)):
+    for step in (bar := progress(range(begin(trained, optimizer), steps), label)):
         sums = learn(vlm, lessons_at(step), tokens_per_micro_batch, backend)
         row = take_step(optimizer, trained, lr=lr_at(step), max_norm=max_grad_norm, sums=sums,
                         where=f"{label}, step {step + 1}")
         log({"step": step + 1, **row, "lr": lr_at(step)})
+        after(step + 1, trained, optimizer)
         bar.set_postfix({k: f"{v:.3f}" for k, v in row.items()})
 
 

@@ -22,15 +22,6 @@ from nanoaes.progress import first_by_name
 SIGNALS = signal.SIGTERM, signal.SIGINT
 
 
-class Stopped(Exception):
-    """A run has ended as it was asked to; `status` is what its process returns."""
-
-    def __init__(self, number: int, message: str):
-        """number: of the signal."""
-        super().__init__(message)
-        self.status = 128 + number
-
-
 class Stopping:
     """The signal that came, if any."""
 

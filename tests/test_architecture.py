@@ -29,7 +29,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "resume": {"checkpoint", "errors", "parallel", "progress", "runs", "stop"},
     "diary": {"anatomy", "checkpoint", "clock", "completions", "config", "datasets", "inputs",
               "judge", "parallel", "progress", "rollout", "roofline", "runs", "tracker", "vlm"},
-    "same": {"errors"},
+    "same": {"adapters", "errors"},
     "stop": {"parallel", "progress"}, "patience": {"datasets", "errors", "judge", "progress"},
     "checkpoint": {"errors", "progress"}, "images": {"errors"}, "datasets": {"images", "progress"},
     "sampler": {"datasets", "errors", "images"}, "logprob": {"kernels"},

@@ -3,12 +3,14 @@
 Not only at the end: pictures, answers, rewards, learning rates, losses, weights, the optimizer.
 """
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ import pytest
 from tiny import pictures, tiny_vlm
 
 import train_rapo
+import train_sft
 from nanoaes.checkpoint import read_rows
-from nanoaes.config import RAPOConfig
+from nanoaes.config import RAPOConfig, SFTConfig
 from nanoaes.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -95,6 +98,26 @@ def test_another_run_is_refused_with_what_differs(whole: tuple[Path, Path], tmp_
     with pytest.raises(UserError, match="weights: saved"):
         train_rapo.main(options(tmp_path / "b", run, resume=True))
     assert weights(run / "rapo") == before and (run / "metrics.jsonl").is_file()
+
+
+@pytest.mark.parametrize("after", [0, 2, 4])
+def test_a_cold_start_that_goes_on_is_one_that_went_past(after: int, whole: tuple[Path, Path],
+                                                         tmp_path: Path) -> None:
+    """Four steps; after the last there is nothing left but to write the model."""
+    rows = [{"image": str(whole[0] / f"{i}.png"), "score": i / 8, "critique": f"soft light {i}",
+             "kept": True, "dataset": "a"} for i in range(7)]
+    (tmp_path / "cot.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cfg = SFTConfig(run=str(tmp_path / "run"), model=str(whole[0] / "model"), epochs=2, batch=4,
+                    cot=str(tmp_path / "cot.jsonl"), save_every=2, keep_last=9, device="cpu")
+    train_sft.main(cfg)
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    for step in range(after + 1, 5):
+        shutil.rmtree(tmp_path / "again" / "sft_resume" / f"step-{step:06d}", ignore_errors=True)
+    train_sft.main(replace(cfg, run=str(tmp_path / "again"), resume=True))
+    assert [r["step"] for r in read_rows(tmp_path / "again" / "sft_metrics.jsonl")] == [1, 2, 3, 4]
+    for file in ("sft_metrics.jsonl", "sft/model.safetensors"):
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
+    assert (after == 0) == any((tmp_path / "again").glob("before-*"))
 
 
 def test_a_signal_ends_the_step_saves_and_says_so(whole: tuple[Path, Path], tmp_path: Path

@@ -193,6 +193,53 @@ def test_an_error_is_one_line_of_the_first_and_ends_all(more: dict, said: str, a
     assert done[0].stderr and not any(d.stderr for d in done[1:])
 
 
+REFUSED = """
+import shutil, sys
+from dataclasses import replace
+from pathlib import Path
+import train_rapo
+from nanoaes.config import RAPOConfig
+from nanoaes.errors import UserError
+from nanoaes.options import parse
+from nanoaes.parallel import by_first, everyone, together
+from test_checks import DAMAGES
+from tiny import tiny_vlm
+
+here, cfg = Path(sys.argv[1]), parse(RAPOConfig, sys.argv[2:])
+def refused(**but):
+    try:
+        train_rapo.main(replace(cfg, **but))
+        said = "nothing"
+    except UserError as error:
+        said = str(error)
+    assert len(set(everyone([said]))) == 1, everyone([said])
+    return said
+
+with together("cpu"):
+    for name in ("text only", "impossible sizes", "pickles", "shard lost", "no image token", "NaN"):
+        folder = here / "damaged"
+        by_first(lambda: (shutil.rmtree(folder, ignore_errors=True), tiny_vlm().save(folder),
+                          DAMAGES[name][0](folder))[0])
+        said = refused(model=str(folder))
+        assert said != "nothing" and said.count(chr(10)) == 0, (name, said)
+    assert not (here / "run" / "metrics.jsonl").exists()
+    train_rapo.main(replace(cfg, save_every=1))
+    said = refused(resume=True, lr=0.5)
+    assert "lr: saved" in said, said
+    tiny_vlm(1).save(here / "other")
+    said = refused(resume=True, model=str(here / "other"))
+    assert "weights: saved" in said, said
+"""
+
+
+def test_two_processes_refuse_alike_what_one_refuses(album: Path, tmp_path: Path) -> None:
+    """Damaged folders, a run of other options, a run of another model; and nobody waits."""
+    script = tmp_path / "refused.py"
+    script.write_text(REFUSED)
+    done = spawn(2, [str(script), str(tmp_path), *options(album, tmp_path / "run")], 120)
+    assert [d.returncode for d in done] == [0, 0], done[0].stderr + done[1].stderr
+
+
 LONELY = """
 import sys, torch.distributed as dist
 from nanoaes.config import EvalConfig

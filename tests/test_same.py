@@ -87,3 +87,14 @@ def test_a_fingerprint_is_of_the_model_only_and_reads_little(model: Path, monkey
     assert fingerprint(model) == before
     moved = model.rename(model.parent / "moved")
     assert fingerprint(moved) == before
+
+
+def test_adapters_are_told_apart_by_what_they_belong_to(model: Path, tmp_path: Path) -> None:
+    base = tmp_path / "adapters" / "base"
+    base.mkdir(parents=True)
+    (base / "config.json").write_text("{}")
+    (base.parent / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "base_model_name_or_path": "base"}')
+    before = fingerprint(base.parent)
+    (base / "config.json").write_text("{ }")
+    assert fingerprint(base.parent) != before

@@ -11,6 +11,7 @@ from tiny import pictures, tiny_vlm
 import train_sft
 from nanoaes.checkpoint import read_rows
 from nanoaes.config import SFTConfig
+from nanoaes.resume import Saves
 from nanoaes.rollout import rollout
 from nanoaes.schedule import cosine
 from nanoaes.sft import Lesson, completion_loss, encode_answers, fit
@@ -126,7 +127,7 @@ def test_every_critique_comes_once_an_epoch_in_a_new_order(monkeypatch, tmp_path
                     tokens_per_micro_batch=77, backend="torch")
     critiques = [(Path(str(i)), f"answer {i}") for i in range(10)]
     vlm = SimpleNamespace(asking=SimpleNamespace(prompt="Judge."))
-    train_sft.train(cfg, vlm, critiques, tmp_path / "rows.jsonl")
+    train_sft.train(cfg, vlm, critiques, tmp_path / "rows.jsonl", Saves(tmp_path / "s", 1))
     steps = [given["lessons_at"](step) for step in range(given["steps"])]
     assert [len(step) for step in steps] == [4] * 7 + [2]
     lessons = [lesson for step in steps for lesson in step]
@@ -148,7 +149,7 @@ class Stopped(Exception):
 @pytest.mark.parametrize("train_vision", [False, True])
 def test_the_tower_learns_only_where_it_is_asked_to(monkeypatch, tmp_path: Path,
                                                     train_vision: bool) -> None:
-    def train(cfg: SFTConfig, vlm, critiques, history: Path) -> None:
+    def train(cfg: SFTConfig, vlm, critiques, history: Path, saves) -> None:
         learns = {n for n, p in vlm.named_parameters() if p.requires_grad}
         assert any(".visual." in name for name in learns) == train_vision
         assert critiques == [(tmp_path / "1.png", "<think>soft light</think><answer>0.60</answer>")]

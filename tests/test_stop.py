@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from nanoaes import parallel
 from nanoaes.config import Config, opt
 from nanoaes.script import run_script
-from nanoaes.stop import Stopped, stopping
+from nanoaes.errors import Stopped
+from nanoaes.stop import stopping
 
 @dataclass
 class Small(Config):
@@ -87,3 +88,22 @@ def test_the_handlers_before_come_back() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.asked() == signal.SIGTERM
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_what_stops_the_first_alone_stops_all(tmp_path: Path) -> None:
+    """In the toy's cold start the others wait for the first."""
+    script = tmp_path / "alone.py"
+    script.write_text("""
+from nanoaes import parallel
+from nanoaes.config import EvalConfig
+from nanoaes.errors import Stopped
+from nanoaes.script import run_script
+
+def make():
+    raise Stopped(15, "stopped after step 3")
+
+run_script(lambda cfg: parallel.by_first(make), EvalConfig)
+""")
+    done = spawn(2, [str(script), "--device", "cpu"], 60)
+    assert [d.returncode for d in done] == [143, 143] and not any(d.stderr for d in done)
+    assert done[0].stdout.endswith("\nalone.py: stopped after step 3\n") and not done[1].stdout
