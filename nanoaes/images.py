@@ -1,19 +1,33 @@
-"""A path -> an upright 8-bit RGB picture, or one line that says why not.
+"""A path -> an upright 8-bit sRGB picture, or one line that says why not.
 
-Left out: colour profiles (sRGB is assumed).
+What is seen is what a viewer shows: turned as Exif says, colours by the profile, the first picture
+of several. What would only seem to be seen (a raw file's thumbnail, levels without a known white)
+is refused with the remedy.
+Left out: raw files (developing one is a photographer's decision), JPEG's reduced decoding where the
+whole fits in memory (it would change pixels).
 """
 
-import struct
+import stat
 from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib import import_module
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
+from nanoaes.colour import Unfit, refuse_dark, to_rgb
 from nanoaes.errors import UserError
 
 MAX_RATIO = 200  # of a picture's sides: Qwen's resizing refuses more
+REDUCED = 3  # times PIL's limit: the largest JPEG, 268 megapixels; phones write 200
+HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+RAW = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc",
+       ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl",
+       ".sr2", ".srf", ".srw", ".x3f"}
+REDUCED_COPY, DNG_VERSION = 254, 50706  # TIFF's tags
 
 
 class DataError(UserError):
@@ -21,34 +35,88 @@ class DataError(UserError):
 
 
 def load_image(path: Path) -> Image.Image:
-    """The photograph as upright 8-bit RGB, alpha on white.
+    """The photograph as upright 8-bit RGB on sRGB, alpha on white.
 
-    DataError if it cannot be decoded or exceeds Image.MAX_IMAGE_PIXELS, where PIL only warns.
+    A JPEG of more than Image.MAX_IMAGE_PIXELS is decoded at half its sides.
+    DataError if it cannot be decoded, is no picture of its own, or exceeds Image.MAX_IMAGE_PIXELS,
+    where PIL only warns; a JPEG, three times that (a progressive one needs 6 bytes a pixel).
     """
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
-                raise ValueError("more pixels than PIL's decompression limit")
-            if max(image.size) > MAX_RATIO * min(image.size):
-                raise ValueError(f"one side more than {MAX_RATIO} times the other")
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, struct.error,
-            Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe waits for ever
+            raise Unfit("no regular file but a folder, pipe or device; leave it out")
+        if path.suffix.lower() in RAW:
+            raise _raw()
+        with _open(path) as image:
+            _check_size(image)
+            _check_kind(image)
+            deep = image.mode[:3] == "RGB" and any(";16" in str(tile[3]) for tile in image.tile)
+            rgb = to_rgb(ImageOps.exif_transpose(image))
+        if deep:
+            refuse_dark(max(high for _, high in rgb.getextrema()), 16)
+        return rgb
+    except Unfit as error:
+        raise DataError(f"{path}: {error}") from None
+    # Of a damaged file PIL's decoders raise whatever went wrong in them: beside OSError and
+    # SyntaxError NotImplementedError, RuntimeError, IndexError, MemoryError, zlib.error and more.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); mend its name or rights, "
+                            "or leave it out") from error
         reason = " ".join(f"{type(error).__name__} {error}".split())
         raise DataError(f"{path}: cannot be decoded ({reason}); replace the file") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode -> RGB. convert() alone clips 16-bit grey at 255 and puts alpha on black."""
-    if image.mode[0] in "IF":  # I, I;16, I;16B, F
-        levels = np.asarray(image)
-        if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
-            raise ValueError(f"pixels of mode {image.mode} without a known white")
-        return Image.fromarray(np.rint(levels / 257.0).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
+def _open(path: Path) -> Image.Image:
+    """Image.open, with HEIC if pillow-heif is there, and JPEGs that are too large for it."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head.startswith(b"\xff\xd8\xff"):
+        return JpegImageFile(path)
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        if head[4:8] != b"ftyp" or head[8:12] not in HEIF:
+            raise
+        if not _reads_heif():
+            raise Unfit("HEIC or HEIF; convert to JPEG, or install pillow-heif") from None
+        return Image.open(path)
+
+
+@cache
+def _reads_heif() -> bool:
+    """Is pillow-heif there? If so, PIL reads HEIC from now on."""
+    try:
+        import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        return False
+    return True
+
+
+def _check_size(image: Image.Image) -> None:
+    """Before anything is decoded. A large JPEG is told to be decoded at half its sides."""
+    limit = Image.MAX_IMAGE_PIXELS or float("inf")
+    width, height = image.size
+    jpeg = isinstance(image, JpegImageFile)
+    if width * height > (REDUCED * limit if jpeg else limit):
+        raise Unfit(f"{width}x{height}, more pixels than PIL's decompression limit"
+                    + f" times {REDUCED}" * jpeg + "; save it smaller")
+    if max(image.size) > MAX_RATIO * min(image.size):
+        raise Unfit(f"one side more than {MAX_RATIO} times the other; crop it")
+    if width * height > limit:
+        image.draft(None, (width // 2, height // 2))
+
+
+def _check_kind(image: Image.Image) -> None:
+    """Of a raw file PIL reads the thumbnail; of whole numbers without a white, something dark."""
+    if isinstance(image, TiffImageFile) and (
+            DNG_VERSION in image.tag_v2 or image.tag_v2.get(REDUCED_COPY, 0) & 1):
+        raise _raw()
+    if image.mode in ("I", "F") and image.format != "PPM":  # whose levels PIL scales to 65535
+        raise Unfit(f"pixels of mode {image.mode} without a known white; save it with 8 or 16 bits")
+
+
+def _raw() -> Unfit:
+    return Unfit("a camera's raw file, or a thumbnail without its picture; export it as JPEG")
 
 
 def problems(paths: Sequence[Path], workers: int = 4) -> Iterator[str | None]:
