@@ -14,6 +14,7 @@ from nanoaes.checkpoint import append_row, read_rows, write_json
 from nanoaes.config import CoTConfig
 from nanoaes.cot import LEVELS, Judge, Teacher, balance, check, score_level
 from nanoaes.datasets import Example, read_all
+from nanoaes.index import Index
 from nanoaes.progress import progress, say
 from nanoaes.runs import claim
 from nanoaes.sampler import hold_out
@@ -29,7 +30,7 @@ def main(cfg: CoTConfig) -> Path:
     out = Path(cfg.out) if cfg.out else run / "cot.jsonl"
     with claim(run, "build_cot.py"):
         specs, _, _ = toy.sets(run / "world", cfg.seed)
-        train, _ = hold_out(read_all(specs, "train", cfg.bad_images), cfg.heldout)
+        train, _ = hold_out(read_all(specs, "train", cfg.bad_images, Index(run)), cfg.heldout)
         chosen = balance(train, [e.score for e in train], cfg.per_level, cfg.seed)
         notes = read_attributes(run / "world")
         write_json(run / "build_cot.json", asdict(cfg))

@@ -17,6 +17,7 @@ from nanoaes.checkpoint import write_json
 from nanoaes.config import EvalConfig, OptionError, RAPOConfig
 from nanoaes.datasets import Example, read_all
 from nanoaes.evaluation import Sets, evaluate_sets
+from nanoaes.index import Index
 from nanoaes.metrics import format_table, short, unreadable
 from nanoaes.models import load_whole
 from nanoaes.parallel import by_first, first
@@ -34,7 +35,7 @@ def bench(cfg: EvalConfig) -> dict:
     test_in, test_ood = cfg.test_in, cfg.test_ood
     if not (test_in or test_ood):
         _, test_in, test_ood = by_first(lambda: toy.sets(Path(cfg.run) / "world", None))
-    sets = by_first(lambda: read_sets(test_in, test_ood, cfg.bad_images))
+    sets = by_first(lambda: read_sets(test_in, test_ood, cfg.bad_images, Index(Path(cfg.run))))
     result = {"checkpoint": str(model), **evaluate_sets(
         vlm, sets, label=f"evaluating {model}", temperature=cfg.temperature, seed=cfg.seed,
         tokens=cfg.tokens_per_micro_batch)}
@@ -74,7 +75,7 @@ def compare(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: Path) ->
     return evals
 
 
-def read_sets(test_in: str, test_ood: str, bad_images: str) -> Sets:
+def read_sets(test_in: str, test_ood: str, bad_images: str, index: Index | None = None) -> Sets:
     """Two lists of specs -> the test sets, in-domain ones first.
 
     Raises:
@@ -82,7 +83,7 @@ def read_sets(test_in: str, test_ood: str, bad_images: str) -> Sets:
     """
     sets: Sets = {}
     for domain, specs in (("in", test_in), ("ood", test_ood)):
-        for name, examples in by_dataset(read_all(specs, "test", bad_images)).items():
+        for name, examples in by_dataset(read_all(specs, "test", bad_images, index)).items():
             if name in sets:
                 raise OptionError(f"--test_in and --test_ood both hold a set named {name}; "
                                   "rename one of its files")
@@ -101,9 +102,10 @@ def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
         raise OptionError("one's own pictures need --train, --model and --test_in or --test_ood; "
                           "none of them: the toy world")
     train, test_in, test_ood = named
-    examples, held = hold_out(read_all(train, "train", cfg.bad_images), cfg.heldout)
+    index = Index(run)
+    examples, held = hold_out(read_all(train, "train", cfg.bad_images, index), cfg.heldout)
     return (examples, {name: ("in", part) for name, part in by_dataset(held).items()},
-            read_sets(test_in, test_ood, cfg.bad_images))
+            read_sets(test_in, test_ood, cfg.bad_images, index))
 
 
 if __name__ == "__main__":

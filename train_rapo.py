@@ -190,7 +190,7 @@ def main(cfg: RAPOConfig) -> None:
     run = Path(cfg.run)
     enough("--images", cfg.images)
     if cfg.dry_run:
-        epoch = len(pictures(cfg, run)[0]) if cfg.train else 0
+        epoch = by_first(lambda: len(pictures(cfg, run)[0])) if cfg.train else 0
         return say(planned(cfg, cfg.reference_kept, processes=size(), script="rapo", epoch=epoch))
     with ExitStack() as claimed:
         (examples, held, tests), stages, cfg, saves = by_first(

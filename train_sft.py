@@ -30,6 +30,7 @@ from nanoaes.datasets import Example, check_images
 from nanoaes.dry_run import planned, settled
 from nanoaes.hub import find_folder
 from nanoaes.images import DataError, load_image
+from nanoaes.index import Index
 from nanoaes.models import load_models, write_merged
 from nanoaes.parallel import by_first, enough, first, share, size
 from nanoaes.progress import say
@@ -82,7 +83,7 @@ def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack, processes:
         claimed.enter_context(claim(folder, "train_sft.py"))
     recover(run / "backbone")
     recover(out)
-    critiques = read_critiques(critique_file(cfg, run), cfg.bad_images)
+    critiques = read_critiques(critique_file(cfg, run), cfg.bad_images, Index(run))
     start = Path(cfg.model) if cfg.model else build_backbone(run / "backbone", cfg.seed)
     weights = fingerprint(find_folder(start))
     state = Saves(run / STATES, cfg.keep_last).facts() if cfg.resume else None
@@ -153,7 +154,8 @@ def critique_file(cfg: SFTConfig, run: Path) -> Path:
     return cot if cot.is_file() else build_cot.main(inherit(CoTConfig, cfg))
 
 
-def read_critiques(cot: Path, bad_images: str) -> list[tuple[Path, str]]:
+def read_critiques(cot: Path, bad_images: str, index: Index | None = None
+                   ) -> list[tuple[Path, str]]:
     """The kept critiques of `build_cot.py`: picture and the answer to learn.
 
     Raises:
@@ -171,7 +173,7 @@ def read_critiques(cot: Path, bad_images: str) -> list[tuple[Path, str]]:
                             "build_cot.py again") from None
     if not examples:
         raise DataError(f"{cot}: no kept critique; ask for more pictures with --per_level")
-    whole = {e.image for e in check_images(examples, bad_images)}
+    whole = {e.image for e in check_images(examples, bad_images, index)}
     return [(image, answer) for image, answer in answers if image in whole]
 
 

@@ -11,13 +11,15 @@ import difflib
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from nanoaes.images import DataError, problems
+from nanoaes.images import DataError
+from nanoaes.index import Index
 from nanoaes.progress import progress
 
 Cells = dict[str, str]              # one row of a label file, by column name
@@ -197,31 +199,41 @@ FORMATS = {
 }
 
 
-def check_images(examples: Sequence[Example], bad_images: str = "refuse") -> list[Example]:
+def check_images(examples: Sequence[Example], bad_images: str = "refuse",
+                 index: Index | None = None) -> list[Example]:
     """Decode every image; those whose image is whole, in order. Prints n kept / n expected.
 
-    A bad image: DataError ("refuse"), or dropped with the first five listed ("skip"; DataError
-    if none is left).
+    A bad image: DataError at the first ("refuse"), or dropped with the first five listed ("skip";
+    DataError if none is left).
+    index: of the images that need not be decoded again.
     """
-    found = problems([example.image for example in examples])
-    found = list(progress(found, "checking images", len(examples), delay=1))
-    bad = [problem for problem in found if problem]
-    if bad and (bad_images != "skip" or len(bad) == len(examples)):
-        raise DataError(f"{bad[0]} ({len(bad)} of {len(examples)} images are bad), or drop such "
-                        "images with --bad_images skip")
-    print(f"images: {len(examples) - len(bad)} kept / {len(examples)} expected")
-    print("".join(f"  skipped {problem}\n" for problem in bad[:5]), end="")
-    return [example for example, problem in zip(examples, found, strict=True) if not problem]
+    paths, bad, seen = [example.image for example in examples], {}, 0
+    with closing((index or Index()).check(paths)) as found:
+        for path, problem in progress(found, "checking images", len(paths), delay=1):
+            seen += 1
+            if problem:
+                bad[path] = problem
+            if problem and bad_images != "skip":
+                raise DataError(f"{problem} (the first bad one of {seen} checked, of {len(paths)} "
+                                "expected), or drop such images with --bad_images skip")
+    kept = [example for example in examples if example.image not in bad]
+    listed = [bad[path] for path in paths if path in bad]
+    if not kept:
+        raise DataError(f"{listed[0]} (all {len(paths)} images are bad)")
+    print(f"images: {len(kept)} kept / {len(paths)} expected")
+    print("".join(f"  skipped {problem}\n" for problem in listed[:5]), end="")
+    return kept
 
 
-def read_all(specs: str, split: str, bad_images: str) -> list[Example]:
+def read_all(specs: str, split: str, bad_images: str, index: Index | None = None
+             ) -> list[Example]:
     """The examples of several specs with a comma between, one after another, images checked.
 
     Raises DataError as `read_dataset` and `check_images` do, and for a set named twice.
     """
     examples: list[Example] = []
     for spec in filter(None, specs.split(",")):
-        more = check_images(read_dataset(spec, split), bad_images)
+        more = check_images(read_dataset(spec, split), bad_images, index)
         if more[0].dataset in {e.dataset for e in examples}:
             raise DataError(f"{spec}: a set named {more[0].dataset} is there already; rename one")
         examples += more

@@ -221,9 +221,9 @@ def test_bad_images_are_refused_by_name(mixed: list[Example]) -> None:
     with pytest.raises(DataError) as error:
         check_images(mixed)
     message = str(error.value)
-    assert message.startswith(str(mixed[1].image)) and "4 of 7" in message
+    assert message.startswith(str(mixed[1].image)) and "of 2 checked, of 7" in message
     assert "--bad_images skip" in message and "\n" not in message
-    with pytest.raises(DataError, match="3.jpg.*2 of 2"):
+    with pytest.raises(DataError, match="3.jpg.*all 2 images"):
         check_images([mixed[3], mixed[5]], bad_images="skip")
 
 
