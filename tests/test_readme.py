@@ -29,7 +29,8 @@ def test_the_two_commands_are_complete_in_themselves() -> None:
     """What .ci/run takes out of README: each is one line that makes its environment and runs."""
     blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 2
-    for block, last in zip(blocks, ("train_rapo.py", "-m pytest -n 2 --dist loadfile"), strict=True):
+    ends = "train_rapo.py", "-m pytest -n 2 --dist loadfile"
+    for block, last in zip(blocks, ends, strict=True):
         (line,) = block.strip().splitlines()
         make, install, run = line.split(" && ")
         assert make.endswith("venv .venv") and "pip install -r" in install and run.endswith(last)
