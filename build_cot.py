@@ -30,7 +30,8 @@ def main(cfg: CoTConfig) -> Path:
     out = Path(cfg.out) if cfg.out else run / "cot.jsonl"
     with claim(run, "build_cot.py"):
         specs, _, _ = toy.sets(run / "world", cfg.seed)
-        train, _ = hold_out(read_all(specs, "train", cfg.bad_images, Index(run)), cfg.heldout)
+        train, _ = hold_out(read_all(specs, "train", cfg.bad_images, index=Index(run)),
+                            cfg.heldout)
         chosen = balance(train, [e.score for e in train], cfg.per_level, cfg.seed)
         notes = read_attributes(run / "world")
         write_json(run / "build_cot.json", asdict(cfg))

@@ -35,7 +35,8 @@ def bench(cfg: EvalConfig) -> dict:
     test_in, test_ood = cfg.test_in, cfg.test_ood
     if not (test_in or test_ood):
         _, test_in, test_ood = by_first(lambda: toy.sets(Path(cfg.run) / "world", None))
-    sets = by_first(lambda: read_sets(test_in, test_ood, cfg.bad_images, Index(Path(cfg.run))))
+    sets = by_first(lambda: read_sets(test_in, test_ood, cfg.bad_images, cfg.columns,
+                                      Index(Path(cfg.run))))
     result = {"checkpoint": str(model), **evaluate_sets(
         vlm, sets, label=f"evaluating {model}", temperature=cfg.temperature, seed=cfg.seed,
         tokens=cfg.tokens_per_micro_batch)}
@@ -75,7 +76,8 @@ def compare(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: Path) ->
     return evals
 
 
-def read_sets(test_in: str, test_ood: str, bad_images: str, index: Index | None = None) -> Sets:
+def read_sets(test_in: str, test_ood: str, bad_images: str, columns: str = "",
+              index: Index | None = None) -> Sets:
     """Two lists of specs -> the test sets, in-domain ones first.
 
     Raises:
@@ -83,7 +85,8 @@ def read_sets(test_in: str, test_ood: str, bad_images: str, index: Index | None 
     """
     sets: Sets = {}
     for domain, specs in (("in", test_in), ("ood", test_ood)):
-        for name, examples in by_dataset(read_all(specs, "test", bad_images, index)).items():
+        for name, examples in by_dataset(
+                read_all(specs, "test", bad_images, columns=columns, index=index)).items():
             if name in sets:
                 raise OptionError(f"--test_in and --test_ood both hold a set named {name}; "
                                   "rename one of its files")
@@ -103,9 +106,11 @@ def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
                           "none of them: the toy world")
     train, test_in, test_ood = named
     index = Index(run)
-    examples, held = hold_out(read_all(train, "train", cfg.bad_images, index), cfg.heldout)
+    seen = read_all(train, "train", cfg.bad_images, columns=cfg.columns, limit=cfg.limit,
+                    index=index)
+    examples, held = hold_out(seen, cfg.heldout)
     return (examples, {name: ("in", part) for name, part in by_dataset(held).items()},
-            read_sets(test_in, test_ood, cfg.bad_images, index))
+            read_sets(test_in, test_ood, cfg.bad_images, cfg.columns, index))
 
 
 if __name__ == "__main__":

@@ -236,7 +236,7 @@ TABLE = {
         M("single images of a set", "np.arange(len(order[-1])) // unit",
           "np.arange(len(order[-1]))", "sampler"),
         M("the worst pictures are held out",
-          "key=lambda e: hashlib.sha256(e.image.name.encode()).digest()", "key=lambda e: e.score",
+          "key=lambda e: name_hash(e.image.name)", "key=lambda e: e.score",
           "sampler"),
         M("held-out pictures are trained on", "train += members[n:]", "train += members",
           "sampler"),

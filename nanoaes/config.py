@@ -33,7 +33,8 @@ def words(text: str) -> tuple[str, ...]:
     return field(default=(), metadata={"help": text, "words": True})
 
 
-SETS = "as ava:DIR, tad66k:DIR, para:DIR, aadb:DIR or csv:FILE@LO-HI, comma between"
+SETS = ("as ava:DIR, tad66k:DIR, flickr_aes:DIR, para:DIR, aadb:DIR, baid:DIR, csv:FILE@LO-HI, "
+        "json:FILE@LO-HI or jsonl:FILE@LO-HI, comma between")
 
 
 @dataclass
@@ -44,6 +45,14 @@ class Config:
     bad_images: str = opt("refuse", "what to do with missing or corrupt pictures",
                           ("refuse", "skip"))
     seed: int = opt(0, "seed of all that is drawn")
+
+
+@dataclass
+class SetsConfig(Config):
+    """What every script has that is told which pictures to use."""
+
+    columns: str = opt("", "of csv, json and jsonl: the names of image, score and, where there "
+                           "are, std and theme; empty: image,score,std,theme")
 
 
 @dataclass
@@ -134,7 +143,7 @@ class SFTConfig(LearnConfig):
 
 
 @dataclass
-class RAPOConfig(LearnConfig):
+class RAPOConfig(LearnConfig, SetsConfig):
     """RAPO: reinforcement learning with a relative (ranking) and an absolute (score) reward.
 
     Without options: the whole road in the toy world, up to the table and the report.
@@ -142,7 +151,10 @@ class RAPOConfig(LearnConfig):
 
     model: str = opt("", "cold-started Hugging Face folder or hub name; empty: the toy's, made if "
                          "missing")
-    train: str = opt("", f"training sets {SETS}; empty: the toy's two")
+    train: str = opt("", f"training sets {SETS}; a part of each with ava:DIR*2,tad66k:DIR*2,"
+                         "flickr_aes:DIR*1; empty: the toy's two")
+    limit: int = opt(0, "training pictures that are drawn, of all sets together and before "
+                        "--heldout; 0: all", low=0)
     test_in: str = opt("", "in-domain test sets; empty: the toy's two")
     test_ood: str = opt("", "out-of-domain test sets; empty: the toy's two")
     steps: int = opt(120, "steps; each draws pictures, samples answers, updates", low=1)
@@ -184,7 +196,7 @@ class RAPOConfig(LearnConfig):
 
 
 @dataclass
-class EvalConfig(ModelConfig):
+class EvalConfig(ModelConfig, SetsConfig):
     """Score test sets with a checkpoint: PLCC, SRCC, KRCC, RMSE, MAE, unreadable answers."""
 
     model: str = opt("", "Hugging Face folder or hub name; empty: RUN/rapo")

@@ -4,7 +4,6 @@ Both are pure functions (of file names; of seed and step), so that scripts agree
 no state.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ import numpy as np
 from nanoaes.datasets import Example
 from nanoaes.errors import UserError
 from nanoaes.images import DataError
+from nanoaes.mixture import name_hash
 
 
 class StepSampler:
@@ -78,7 +78,7 @@ def hold_out(examples: Sequence[Example], n: int) -> tuple[list[Example], list[E
         if len(members) <= n:
             raise DataError(f"{name}: {len(members)} pictures, {n} of them held out: none is left "
                             "to train on; lower --heldout")
-        members.sort(key=lambda e: hashlib.sha256(e.image.name.encode()).digest())
+        members.sort(key=lambda e: name_hash(e.image.name))
         train += members[n:]
         held += members[:n]
     return train, held
