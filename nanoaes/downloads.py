@@ -19,7 +19,7 @@ from nanoaes.tables import Row, number, short, table, text_of, told
 
 class Label(NamedTuple):
     """What one row says, on its set's own scale."""
-    image: Path
+    image: str                      # relative to the source's folder
     score: float
     std: float | None = None        # of the raters, the population's
     theme: str = ""
@@ -29,6 +29,7 @@ class Source(NamedTuple):
     """One split of a set: rows of a file and how to read one."""
     file: Path
     rows: Iterator[Row]
+    folder: Path                    # of the images
     says: Callable[..., Label | None]  # of a row's cells; None: it is of the other split
     unit: str = "line"              # what the rows are counted in
 
@@ -45,17 +46,18 @@ def ava(root: Path, split: str) -> Source:
     The theme is the challenge, by name where `challenges.txt` lies there.
     """
     tests = set(text_of(root / "aesthetics_image_lists" / "generic_test.jpgl").split())
-    file, folder, is_test = root / "AVA.txt", root / "images", split == "test"
+    file, is_test = root / "AVA.txt", split == "test"
     names = _challenges(root / "challenges.txt")
 
     def says(image: str, challenge: str, *votes: str) -> Label | None:
         if (image in tests) != is_test:
             return None
-        return Label(folder / f"{image}.jpg", *moments(votes), names.get(challenge, challenge))
+        mean, std = moments(votes)
+        return Label(f"{image}.jpg", mean, std, names.get(challenge, challenge))
 
-    votes = " ".join(f"n{i}" for i in range(1, 11))
+    votes = " ".join(f"n{i}" for i in ONE_TO_TEN)
     return Source(file, table(file, ["id", "challenge", *votes.split()],
-                              f"index id {votes} tag1 tag2 challenge"), says)
+                              f"index id {votes} tag1 tag2 challenge"), root / "images", says)
 
 
 def _challenges(file: Path) -> dict[str, str]:
@@ -65,17 +67,21 @@ def _challenges(file: Path) -> dict[str, str]:
 
 
 def moments(votes: Sequence[str]) -> tuple[float, float]:
-    """mean = sum i n_i / sum n_i, std = sqrt(sum n_i (i - mean)^2 / sum n_i), votes i = 1, 2, …
+    """mean = sum i n_i / sum n_i, std = sqrt(sum n_i (i - mean)^2 / sum n_i), votes i = 1 to 10.
 
     In whole numbers up to the last division: N sum i^2 n_i - (sum i n_i)^2 is N^2 std^2.
     """
-    counts = [int(cell) if cell.isdecimal() else _count(cell) for cell in votes]
+    plain = "".join(votes).isdecimal()
+    counts = list(map(int, votes)) if plain else [_count(cell) for cell in votes]
     total = sum(counts)
     if not total:
         raise ValueError("there is no score: no votes")
-    weighted = list(map(mul, counts, range(1, len(counts) + 1)))
-    first, second = sum(weighted), sum(map(mul, weighted, range(1, len(counts) + 1)))
+    first, second = sum(map(mul, counts, ONE_TO_TEN)), sum(map(mul, counts, SQUARES))
     return first / total, math.sqrt(total * second - first * first) / total
+
+
+ONE_TO_TEN = range(1, 11)
+SQUARES = [i * i for i in ONE_TO_TEN]
 
 
 def _count(cell: str) -> int:
@@ -98,10 +104,10 @@ def tad66k(root: Path, split: str) -> Source:
                 themes.setdefault(image, file.stem)
 
     def says(image: str, score: str) -> Label:
-        return Label(root / "TAD66K" / named(image), number(score), None, themes.get(image, ""))
+        return Label(image, number(score), None, themes.get(image, ""))
 
     file = labels / "merge" / f"{split}.csv"
-    return Source(file, table(file, ["image", "score"]), says)
+    return Source(file, table(file, ["image", "score"]), root / "TAD66K", says)
 
 
 def para(root: Path, split: str) -> Source:
@@ -109,11 +115,11 @@ def para(root: Path, split: str) -> Source:
     file = root / "annotation" / f"PARA-Giaa{split.title()}.csv"
 
     def says(session: str, image: str, score: str, std: str, theme: str) -> Label:
-        return Label(root / "imgs" / session / named(image), number(score),
-                     number(std) if std else None, theme)
+        return Label(f"{session}/{image}", number(score), number(std) if std else None, theme)
 
-    return Source(file, table(file, ["sessionId", "imageName", "aestheticScore_mean"],
-                              maybe=["aestheticScore_std", "semantic"]), says)
+    rows = table(file, ["sessionId", "imageName", "aestheticScore_mean"],
+                 maybe=["aestheticScore_std", "semantic"])
+    return Source(file, rows, root / "imgs", says)
 
 
 def aadb(root: Path, split: str) -> Source:
@@ -125,9 +131,9 @@ def aadb(root: Path, split: str) -> Source:
     file = root / "imgListFiles_label" / f"imgList{part}Regression_score.txt"
 
     def says(image: str, score: str) -> Label:
-        return Label(folder / found.get(_unscored(image), image), number(score))
+        return Label(found.get(_unscored(image), image), number(score))
 
-    return Source(file, table(file, ["image", "score"], "image score"), says)
+    return Source(file, table(file, ["image", "score"], "image score"), folder, says)
 
 
 def _unscored(name: str) -> str:
@@ -147,9 +153,9 @@ def flickr_aes(root: Path, split: str) -> Source:
     def says(image: str, score: str) -> Label | None:
         if (name_hash(image) < TENTH) != (split == "test"):
             return None
-        return Label(folder / image, number(score), spread.get(image))
+        return Label(image, number(score), spread.get(image))
 
-    return Source(file, table(file, ["image", "score"], "image score"), says)
+    return Source(file, table(file, ["image", "score"], "image score"), folder, says)
 
 
 TENTH = (2**256 // 10).to_bytes(32, "big")  # of all hashes a tenth is less
@@ -174,15 +180,9 @@ def baid(root: Path, split: str) -> Source:
     file = _first(root, f"dataset/{name}", name)
 
     def says(image: str, score: str) -> Label:
-        return Label(root / "images" / named(image), number(score))
+        return Label(image, number(score))
 
-    return Source(file, table(file, ["image", "score"]), says)
-
-
-def named(image: str) -> str:
-    if not image:
-        raise ValueError("there is no image name")
-    return image
+    return Source(file, table(file, ["image", "score"]), root / "images", says)
 
 
 def _first(root: Path, *places: str) -> Path:

@@ -154,7 +154,8 @@ def test_the_scripts_keep_it_under_the_run(tmp_path: Path, decoded: list[str]) -
     album(tmp_path, 3)
     (tmp_path / "p.csv").write_text("image,score\n0.png,0\n1.png,1\n2.png,1\n")
     for times in (3, 0):
-        eval_script.read_sets(f"csv:{tmp_path / 'p.csv'}@0-1", "", "refuse", "", Index(tmp_path / "r"))
+        eval_script.read_sets(f"csv:{tmp_path / 'p.csv'}@0-1", "", "refuse",
+                              index=Index(tmp_path / "r"))
         assert len(decoded) == times
         decoded.clear()
     assert (tmp_path / "r" / "pictures.jsonl").is_file()
