@@ -10,7 +10,7 @@ import nanoaes  # noqa: F401  before torch: see there
 
 # isort: split
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 
 import train_sft
 from eval import compare, pictures
+from nanoaes.ahead import ahead
 from nanoaes.batching import token_batches
 from nanoaes.checkpoint import cut_rows, read_rows, recover, set_aside, write_json
 from nanoaes.clock import Timer, untimed
@@ -32,7 +33,6 @@ from nanoaes.errors import at
 from nanoaes.evaluation import Best, Sets
 from nanoaes.graphs import Graphs
 from nanoaes.hub import find_folder
-from nanoaes.images import load_image
 from nanoaes.inputs import Prompts
 from nanoaes.judge import describe, judge
 from nanoaes.logprob import fused_token_loss
@@ -67,13 +67,18 @@ def train(cfg: RAPOConfig, models: Models, examples: list[Example], *, best: Bes
     speaker, limit, clock = models.speaker, models.speaker.asking.max_new_tokens, diary.clock
     optimizer = adamw(models.trained, weight_decay=cfg.weight_decay)
     patience = Patience(optimizer)
-    begun = begin(cfg, models, optimizer, best, saves)
-    with stopping() as stop:
+    begun, mine = begin(cfg, models, optimizer, best, saves), share(cfg.images)
+
+    def drawn(step: int) -> list[Example]:
+        return [examples[i] for i in sampler.indices(step)]
+
+    paths = (e.image for step in range(begun, steps) for e in drawn(step)[mine.start : mine.stop])
+    with stopping() as stop, closing(ahead(paths, speaker.fit, len(mine))) as shown:
         for step in (bar := progress(range(begun, steps), "RAPO")):
             # 1. Draw N pictures and ask about this process's share of them.
             with clock("data"):
-                batch, mine = [examples[i] for i in sampler.indices(step)], share(cfg.images)
-                prompts = speaker.prompts([load_image(batch[i].image) for i in mine])
+                batch = drawn(step)
+                prompts = speaker.prompts([next(shown) for _ in mine])
             # 2. K answers each, from the policy as it is.
             with clock("rollout"), at(f"step {step + 1}"):
                 rolls = rollout(

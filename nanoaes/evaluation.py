@@ -8,17 +8,18 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
+from nanoaes.ahead import ahead
 from nanoaes.checkpoint import append_row, publish, write_json
 from nanoaes.config import RAPOConfig
 from nanoaes.datasets import Example
 from nanoaes.errors import at
 from nanoaes.graphs import Graphs
-from nanoaes.images import load_image
 from nanoaes.metrics import domain_means, evaluate
 from nanoaes.parallel import by_first, everyone, first, share
 from nanoaes.progress import progress, say
@@ -29,6 +30,7 @@ from nanoaes.sampling import uniforms
 from nanoaes.vlm import VLM
 
 RECORD = "heldout.json"  # beside the best checkpoint: its step, its score
+AHEAD = 32  # pictures that are decoded while the model answers, at most
 Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
 
 
@@ -84,13 +86,13 @@ def batches(vlm: VLM, examples: list[Example], places: range, tokens: int
             ) -> Iterator[tuple[range, list[Image.Image]]]:
     """Places and their pictures, in order, as many at once as a rollout keeps in one cache."""
     start, batch, longest = places.start, [], 0
-    for place in places:
-        image = load_image(examples[place].image)
-        longest = max(longest, vlm.prompt_length(image))
-        if batch and (len(batch) + 1) * (longest + vlm.asking.max_new_tokens) > cached(tokens):
-            yield range(start, place), batch
-            start, batch, longest = place, [], vlm.prompt_length(image)
-        batch.append(image)
+    with closing(ahead((examples[i].image for i in places), vlm.fit, AHEAD)) as shown:
+        for place, image in zip(places, shown, strict=True):
+            longest = max(longest, vlm.prompt_length(image))
+            if batch and (len(batch) + 1) * (longest + vlm.asking.max_new_tokens) > cached(tokens):
+                yield range(start, place), batch
+                start, batch, longest = place, [], vlm.prompt_length(image)
+            batch.append(image)
     if batch:
         yield range(start, places.stop), batch
 

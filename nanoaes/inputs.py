@@ -60,6 +60,13 @@ def picture_grid(image: Image.Image, *, patch: int, merge: int, min_pixels: int,
     return 1, height // patch, width // patch
 
 
+def fitted(image: Image.Image, grid: tuple[int, int, int], patch: int) -> Image.Image:
+    """The picture at its grid's size."""
+    _, h, w = grid
+    size = w * patch, h * patch
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
 def image_patches(image: Image.Image, grid: tuple[int, int, int], *, patch: int, merge: int,
                   mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Qwen's picture preparation: resize, normalise, cut into patches.
@@ -73,9 +80,7 @@ def image_patches(image: Image.Image, grid: tuple[int, int, int], *, patch: int,
         each other, the picture repeated for the two frames that the vision tower expects.
     """
     _, h, w = grid
-    if (h * patch, w * patch) != (image.height, image.width):
-        image = image.resize((w * patch, h * patch), Image.Resampling.BICUBIC)
-    x = np.asarray(image, dtype=np.float32) / 255
+    x = np.asarray(fitted(image, grid, patch), dtype=np.float32) / 255
     x = (x - np.float32(mean)) / np.float32(std)
     x = x.reshape(h // merge, merge, patch, w // merge, merge, patch, 3)
     x = x.transpose(0, 3, 1, 4, 6, 2, 5)  # (h/m, w/m, m, m, 3, patch, patch)

@@ -13,6 +13,7 @@ transformers' own model classes hold the weights. Left out: video, several pictu
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from transformers import PreTrainedConfig
 from nanoaes import attention, windows
 from nanoaes.attention import PackedRows, SharedKV
 from nanoaes.folder import SCORE_RANGE, Asking, Folder, read_folder, write_folder
-from nanoaes.inputs import Prompts, image_patches, picture_grid, prompt_positions
+from nanoaes.inputs import Prompts, fitted, image_patches, picture_grid, prompt_positions
 from nanoaes.logprob import token_logprob
 from nanoaes.lora import LoRA, attach, spec_of
 from nanoaes.prompt import opened_by
@@ -147,6 +148,15 @@ class VLM(nn.Module):
         """What `picture_grid` makes of a picture here."""
         return picture_grid(image, patch=self.patch, merge=self.merge,
                             min_pixels=self.asking.min_pixels, max_pixels=self.asking.max_pixels)
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """As large as the model sees it: `prompts` gives the same, to the bit, for less memory."""
+        grid = self.grid(image)
+        small = fitted(image, grid, self.patch)
+        with suppress(ValueError):  # rounded sides can be more than 200 times each other
+            if self.grid(small) == grid:
+                return small
+        return image
 
     def prompts(self, images: Sequence[Image.Image], texts: Sequence[str] | None = None) -> Prompts:
         """N pictures -> padded ids, positions, patches, on the model's device.
