@@ -18,7 +18,7 @@ from nanoaes.config import EvalConfig, OptionError, RAPOConfig
 from nanoaes.datasets import Example, read_all
 from nanoaes.evaluation import Sets, evaluate_sets
 from nanoaes.index import Index
-from nanoaes.metrics import format_table, short, unreadable
+from nanoaes.metrics import format_table, percent, short, unreadable
 from nanoaes.models import load_whole
 from nanoaes.parallel import by_first, first
 from nanoaes.progress import say
@@ -38,8 +38,8 @@ def bench(cfg: EvalConfig) -> dict:
     sets = by_first(lambda: read_sets(test_in, test_ood, cfg.bad_images, cfg.columns,
                                       Index(Path(cfg.run))))
     result = {"checkpoint": str(model), **evaluate_sets(
-        vlm, sets, label=f"evaluating {model}", temperature=cfg.temperature, seed=cfg.seed,
-        tokens=cfg.tokens_per_micro_batch)}
+        vlm, sets, label=f"evaluating {model}", readout=cfg.readout, samples=cfg.samples,
+        temperature=cfg.temperature, seed=cfg.seed, tokens=cfg.tokens_per_micro_batch)}
     if first():
         tell(cfg, model, result)
     return result
@@ -54,6 +54,7 @@ def tell(cfg: EvalConfig, model: Path, result: dict) -> None:
     for name, part in result["sets"].items():
         m = part["metrics"]
         print(f"{name}: n {m['n']}, unreadable {m['parse_fail']}, cut {m['cut']}, "
+              f"{m['distinct']} distinct scores, {percent(m['ties'])} of pairs tied, "
               f"KRCC {short(m['krcc'])}, RMSE {short(m['rmse'])}, MAE {short(m['mae'])}, "
               f"PLCC 95 % {m['plcc_ci']}, SRCC 95 % {m['srcc_ci']}")
     if unreadable(result) > 0.5:

@@ -8,7 +8,9 @@ Left out: configuration files. A run saves what it used as `SCRIPT.json`.
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from nanoaes.errors import UserError
@@ -82,6 +84,48 @@ class ModelConfig(Config):
         """For `VLM.load`."""
         return {"device": self.device, "prompt": self.prompt, "max_pixels": self.max_pixels,
                 "max_new_tokens": self.max_new_tokens}
+
+
+@dataclass
+class AskConfig(ModelConfig):
+    """What every script has that scores pictures, also with a model that was trained elsewhere."""
+
+    prompt_file: str = opt("", "text file with the question, instead of --prompt: for a model "
+                               "that was trained elsewhere")
+    score_range: str = opt("", "LO-HI, such as 1-5: lowest and highest number that the question "
+                               "asks for; empty: as the model's folder says, else 0-1")
+    readout: str = opt("greedy", "score: the number written; its expectation; that without a "
+                                 "critique", ("greedy", "expect", "direct"))
+    samples: int = opt(0, "critiques per picture, whose scores are averaged; 0: one", low=0)
+
+    def loading(self) -> dict[str, Any]:
+        """For `VLM.load`. Raises OptionError: a file that is no question, a range that is none."""
+        return super().loading() | {"prompt": self._question(), "score_range": self._range()}
+
+    def _question(self) -> str:
+        """Name or text; "" where nothing is given."""
+        if not self.prompt_file:
+            return self.prompt
+        if self.prompt:
+            raise OptionError("--prompt and --prompt_file ask two questions; give one")
+        try:
+            text = Path(self.prompt_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f"--prompt_file {self.prompt_file}: {error}; name a text file in "
+                              "UTF-8") from None
+        if not text:
+            raise OptionError(f"--prompt_file {self.prompt_file}: is empty; write the question "
+                              "there")
+        return text
+
+    def _range(self) -> tuple[float, float] | None:
+        found = re.fullmatch(r"(\d*\.?\d+)-(\d*\.?\d+)", self.score_range)
+        if not self.score_range:
+            return None
+        if not found or not 0 <= float(found[1]) < float(found[2]) <= 100:
+            raise OptionError(f"--score_range {self.score_range}: write LO-HI with 0 <= LO < HI <= "
+                              "100, such as 1-5")
+        return float(found[1]), float(found[2])
 
 
 @dataclass
@@ -196,7 +240,7 @@ class RAPOConfig(LearnConfig, SetsConfig):
 
 
 @dataclass
-class EvalConfig(ModelConfig, SetsConfig):
+class EvalConfig(AskConfig, SetsConfig):
     """Score test sets with a checkpoint: PLCC, SRCC, KRCC, RMSE, MAE, unreadable answers."""
 
     model: str = opt("", "Hugging Face folder or hub name; empty: RUN/rapo")

@@ -12,8 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from nanoaes.ahead import ahead
 from nanoaes.checkpoint import append_row, publish, write_json
 from nanoaes.config import RAPOConfig
@@ -23,10 +21,8 @@ from nanoaes.graphs import Graphs
 from nanoaes.metrics import domain_means, evaluate
 from nanoaes.parallel import by_first, everyone, first, share
 from nanoaes.progress import progress, say
-from nanoaes.prompt import parse_score
-from nanoaes.rollout import Answer, cached, rollout
+from nanoaes.readout import Reading, Score, batches, read
 from nanoaes.runs import keep_going
-from nanoaes.sampling import uniforms
 from nanoaes.vlm import VLM
 
 RECORD = "heldout.json"  # beside the best checkpoint: its step, its score
@@ -34,67 +30,51 @@ AHEAD = 32  # pictures that are decoded while the model answers, at most
 Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
 
 
-def evaluate_sets(vlm: VLM, sets: Sets, *, label: str, temperature: float = 0.0, seed: int = 0,
-                  tokens: int = 2048, graphs: Graphs | None = None, keep_bar: bool = True) -> dict:
+def evaluate_sets(vlm: VLM, sets: Sets, *, label: str, readout: str = "greedy", samples: int = 0,
+                  temperature: float = 0.0, seed: int = 0, tokens: int = 2048,
+                  graphs: Graphs | None = None, keep_bar: bool = True) -> dict:
     """The result that the table, the report and `eval.json` are made of.
 
     Args:
-        temperature: 0 is greedy.
+        readout, samples, temperature: as in `Reading`.
         seed: of sampling and of the bootstrap intervals.
         tokens: per forward; bounds the memory and changes no number.
         graphs: what an earlier rollout has recorded; on CUDA without, new ones for this call.
     """
     if graphs is None and vlm.device.type == "cuda":
         graphs = Graphs()
+    reading = Reading(readout, samples, temperature, seed, tokens, graphs)
     per_set = {}
     n = sum(len(share(len(e))) for _, e in sets.values())
     with progress(None, label, n, keep_bar) as bar:
         for name, (domain, examples) in sets.items():
             with at(label):
-                told = everyone(list(answers(vlm, examples, share(len(examples)), seed=seed,
-                                             temperature=temperature, tokens=tokens, graphs=graphs,
-                                             tick=bar.update)))
-            pred = [parse_score(a.text) for a in told]
-            items = [{"image": str(e.image), "truth": e.score, "pred": p, "text": a.text,
-                      "cut": a.cut} for e, p, a in zip(examples, pred, told, strict=True)]
-            metrics = evaluate(pred, [e.score for e in examples], examples[0].scale, seed,
-                               cut=[a.cut for a in told])
+                told = everyone(list(answers(vlm, examples, share(len(examples)), reading,
+                                             bar.update)))
+            items = [{"image": str(e.image), "truth": e.score, "pred": a.score, "text": a.text,
+                      "cut": a.cut, **({"std": a.std} if samples else {})}
+                     for e, a in zip(examples, told, strict=True)]
+            metrics = evaluate([a.score for a in told], [e.score for e in examples],
+                               examples[0].scale, seed, cut=[a.cut for a in told])
             per_set[name] = {"domain": domain, "metrics": metrics, "items": items}
     means = domain_means({n: s["metrics"] for n, s in per_set.items()},
                          {n: s["domain"] for n, s in per_set.items()})
-    return {"decoding": vlm.described(temperature), "sets": per_set, "mean": means}
+    decoding = {**vlm.described(reading.drawn_at), "readout": readout, "samples": samples}
+    return {"decoding": decoding, "sets": per_set, "mean": means}
 
 
-def answers(vlm: VLM, examples: list[Example], places: range, *, temperature: float, seed: int,
-            tokens: int, graphs: Graphs | None, tick: Callable[[int], object]) -> Iterator[Answer]:
-    """The answer to each of some examples, in order.
+def answers(vlm: VLM, examples: list[Example], places: range, reading: Reading,
+            tick: Callable[[int], object]) -> Iterator[Score]:
+    """The score of each of some examples, in order.
 
     Args:
         places: of the examples that are asked for; a place has its own random numbers.
         tick: told how many more are done.
     """
-    limit = vlm.asking.max_new_tokens
-    for some, images in batches(vlm, examples, places, tokens):
-        rolls = rollout(vlm, vlm.prompts(images), k=1, max_new_tokens=limit,
-                        temperature=temperature, uniform=uniforms(seed, 0, some, 1, limit),
-                        tokens=tokens, graphs=graphs)
-        yield from (one for (one,) in rolls.answers(vlm))
-        tick(len(images))
-
-
-def batches(vlm: VLM, examples: list[Example], places: range, tokens: int
-            ) -> Iterator[tuple[range, list[Image.Image]]]:
-    """Places and their pictures, in order, as many at once as a rollout keeps in one cache."""
-    start, batch, longest = places.start, [], 0
     with closing(ahead((examples[i].image for i in places), vlm.fit, AHEAD)) as shown:
-        for place, image in zip(places, shown, strict=True):
-            longest = max(longest, vlm.prompt_length(image))
-            if batch and (len(batch) + 1) * (longest + vlm.asking.max_new_tokens) > cached(tokens):
-                yield range(start, place), batch
-                start, batch, longest = place, [], vlm.prompt_length(image)
-            batch.append(image)
-    if batch:
-        yield range(start, places.stop), batch
+        for some, images in batches(vlm, zip(places, shown, strict=True), reading):
+            yield from read(vlm, images, some, reading)
+            tick(len(images))
 
 
 @dataclass

@@ -52,12 +52,11 @@ from nanoaes.hub import find_folder
 from nanoaes.lora import adapters
 from nanoaes.merging import whole_state
 from nanoaes.older import older_config, older_words, write_object
-from nanoaes.prompt import PROMPTS, SCORING_PROMPT
+from nanoaes.prompt import PROMPTS, SCORING_PROMPT, UNIT, check_range
 from nanoaes.template import check_template
 
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, std
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-SCORE_RANGE = [0.0, 1.0]  # `prompt.parse_score` reads no other
 
 transformers.logging.disable_progress_bar()  # a bar per file would bury the scripts' own
 
@@ -72,13 +71,18 @@ class Asking:
     max_pixels: int = 262_144  # the paper's
     mean: tuple[float, ...] = CLIP[0]  # of red, green, blue
     std: tuple[float, ...] = CLIP[1]
+    score_range: tuple[float, float] = UNIT  # of the numbers that the prompt asks for
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a range that cannot be asked for."""
+        check_range(*self.score_range)
 
     def but(self, **options: Any) -> tuple["Asking", list[str]]:
         """With options that were given (not empty, not 0) in place, and a line for each change.
 
-        A prompt is given by its name in `PROMPTS`.
+        A prompt is given by its name in `PROMPTS`, or as its text.
         """
-        options = {k: PROMPTS[v] if v and k == "prompt" else v for k, v in options.items()}
+        options = {k: PROMPTS.get(v, v) if k == "prompt" else v for k, v in options.items()}
         given = {k: v for k, v in options.items() if v and v != getattr(self, k)}
         said = [f"--{k}: {getattr(self, k)!r} in the model's folder, now {v!r}"
                 for k, v in given.items()]
@@ -216,9 +220,8 @@ def _asking(top: Path, path: Path, kind: str) -> Asking:
         return asking
     with reading(path, "nanoaes.json"):
         ours = json_object(path, "nanoaes.json")
-        if ours["score_range"] != SCORE_RANGE:
-            raise ValueError(f"scores between {ours['score_range']}; this code knows {SCORE_RANGE}")
         return replace(asking, prompt=str(ours["prompt"]),
+                       score_range=tuple(map(float, ours["score_range"])),
                        max_new_tokens=int(ours["max_new_tokens"]))
 
 
@@ -260,7 +263,8 @@ def write_folder(path: Path, folder: Folder, forbidden: list[int], merged: bool 
         "merge_size": vision.spatial_merge_size, "temporal_patch_size": vision.temporal_patch_size,
         "min_pixels": asking.min_pixels, "max_pixels": asking.max_pixels,
         "image_mean": asking.mean, "image_std": asking.std})
-    write_object(path / "nanoaes.json", {"prompt": asking.prompt, "score_range": SCORE_RANGE,
+    write_object(path / "nanoaes.json", {"prompt": asking.prompt,
+                                         "score_range": asking.score_range,
                                    "max_new_tokens": asking.max_new_tokens})
 
 

@@ -131,3 +131,8 @@ def _problem(path: Path) -> str | None:
     except DataError as error:
         return str(error)
     return None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture that is open already, as `load_image` gives it."""
+    return to_rgb(ImageOps.exif_transpose(image))

@@ -39,6 +39,8 @@ def evaluate(pred: Sequence[float | None], truth: Sequence[float],
         plcc, srcc, krcc in [-1, 1]: None for fewer than 3 readable answers, or where predictions
             or truths are constant. rmse, mae: errors on [0, 1], None when nothing is readable.
         strict: {plcc, srcc} over all images, see `strict_scores`; 0.0 where there is no order.
+        distinct: how many different scores were read. ties: share of the readable pairs whose
+            scores are equal, which SRCC knows no order of; None for fewer than 2 answers.
         n: all images; parse_fail: how many of them have no readable answer.
         cut: how many answers were cut. Not a part of parse_fail: a cut answer may be readable.
         std_ratio: std of predictions / std of truth; below 1 the model shrinks to the mean.
@@ -60,6 +62,7 @@ def evaluate(pred: Sequence[float | None], truth: Sequence[float],
     x, y = strict[readable], y[readable]
     out |= {**_correlations(x, y), "krcc": _kendall(x, y), **_errors(x, y), **counts,
             "parse_fail": int((~readable).sum())}
+    out |= _ties(x)
     out["plcc_ci"] = _interval(_pearson, x, y, out["plcc"], seed)
     out["srcc_ci"] = _interval(_spearman, _levels(x), _levels(y), out["srcc"], seed)
     is_ava = native_scale is not None and tuple(native_scale) == AVA_SCALE
@@ -105,6 +108,13 @@ def _correlations(x: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
 def _kendall(x: np.ndarray, y: np.ndarray) -> float | None:
     """Tau-b of two (n,) vectors."""
     return float(kendalltau(x, y, variant="b").statistic) if _has_order(x, y) else None
+
+
+def _ties(x: np.ndarray) -> dict[str, float | None]:
+    """Distinct values of (n,) and the share of n·(n−1)/2 pairs that are equal."""
+    n, counts = len(x), np.unique(x, return_counts=True)[1]
+    share = float((counts * (counts - 1)).sum() / (n * (n - 1))) if n > 1 else None
+    return {"distinct": len(counts), "ties": share}
 
 
 def _errors(x: np.ndarray, y: np.ndarray) -> dict[str, float | None]:

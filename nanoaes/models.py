@@ -26,6 +26,7 @@ from nanoaes.errors import UserError
 from nanoaes.lora import LoRA, adapters, as_reference, attach, begin_here
 from nanoaes.merging import merge
 from nanoaes.parallel import by_first, device, size
+from nanoaes.prompt import UNIT
 from nanoaes.sharding import everywhere, mesh, refresh, sharded
 from nanoaes.vlm import VLM
 
@@ -88,8 +89,13 @@ def roles(speaker: VLM, cfg: LearnConfig, reference: str = "") -> Models:
     Args:
         reference: "" for none, "sharded" or "cpu": where its weights wait.
     Raises:
-        UserError: processes that do not divide by --shard; adapters of another rank.
+        UserError: processes that do not divide by --shard; adapters of another rank; a model that
+            is asked for another range of scores.
     """
+    if speaker.asking.score_range != UNIT:
+        raise UserError("the model's nanoaes.json asks for scores from "
+                        "{:g} to {:g}; training reads 0 to 1: write [0, 1] there, and a prompt "
+                        "that asks so".format(*speaker.asking.score_range))
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
         torch.use_deterministic_algorithms(True, warn_only=True)

@@ -10,7 +10,9 @@ is written so), labels in languages other than the prompt's (in these only the b
 
 import re
 import unicodedata
+from dataclasses import dataclass
 
+UNIT = (0.0, 1.0)  # the range of scores that the contract asks for
 DIMENSIONS = ("Light and Shadow", "Mood and Narrative", "Composition", "Color", "Exposure")
 
 SCORING_PROMPT = (
@@ -83,8 +85,37 @@ def answer_text(critique: str, score: float) -> str:
     return text
 
 
-def parse_score(text: str) -> float | None:
+@dataclass(frozen=True)
+class Stated:
+    """The number that a reply states, and where: the reply begins `before` + `number` + `after`.
+
+    (But for the answer block's full-width characters, which are plain here.)
+    """
+
+    before: str
+    number: str
+    after: str  # up to and including </answer>
+    unit: float  # what the number is divided by: 1, 100 of `85%`, 5 of `4/5`
+    score: float  # in [0, 1]
+
+
+def check_range(low: float, high: float) -> None:
+    """Raises ValueError for a range of scores that cannot be asked for.
+
+    It begins at 0 or above because a sign makes an answer unreadable, and ends at 100 or below
+    because `readout.py` weighs every number in it.
+    """
+    if not 0.0 <= low < high <= 100.0:  # NaN fails it too
+        raise ValueError(f"scores from {low:g} to {high:g}; use 0 <= LO < HI <= 100")
+
+
+def parse_score(text: str, score_range: tuple[float, float] = UNIT) -> float | None:
     """The score in [0, 1] that a reply states, or None when it states none. Never raises.
+
+    Args:
+        score_range: lowest and highest number asked for, which become 0 and 1. Of another range
+            than the contract's, what is below holds likewise: with (1, 5) `4` and `4/5` are 0.75,
+            and what counts by another number than 5 is None; with (0, 100) `4/5` is 80 of 100.
 
     Read: `0.85`, `.85`, `0,85` = 0.85; `85/100` = 0.85 and `4/5` = 0.8; `85%` = 0.85; the same in
     full-width characters (NFKC); `4 out of 5` = 0.8, `4/5 stars` = 0.8; with LABELS in any case,
@@ -97,26 +128,41 @@ def parse_score(text: str) -> float | None:
     a denominator of 0; `nan`, `inf`; more than MAX_ANSWER_CHARS.
     Time is linear in the length of `text`.
     """
+    found = stated(text, score_range)
+    return None if found is None else found.score
+
+
+def stated(text: str, score_range: tuple[float, float] = UNIT) -> Stated | None:
+    """What `parse_score` reads, and where it stands."""
     if text.count("<answer>") != 1 or text.count("</answer>") != 1:
         return None
-    block, closing, _ = text.partition("<answer>")[2].partition("</answer>")
-    return _read_number(block) if closing and len(block) <= MAX_ANSWER_CHARS else None
-
-
-def _read_number(block: str) -> float | None:
-    """The one number in [0, 1] of an answer block's content, or None; see `parse_score`."""
+    head, tag, rest = text.partition("<answer>")
+    block, closing, _ = rest.partition("</answer>")
+    if not closing or len(block) > MAX_ANSWER_CHARS:
+        return None
     if any(unicodedata.category(char) == "No" for char in block):
         return None
-    match = _ANSWER.fullmatch(unicodedata.normalize("NFKC", block).lower())
+    block = unicodedata.normalize("NFKC", block)
+    match = _ANSWER.fullmatch(block.lower())
     if match is None:
         return None
+    low, high = score_range
     # float() and not int(): an int of more than 4,300 digits raises, a float overflows to inf.
-    value = float(match["number"].replace(",", "."))
-    denominator = float((match["denominator"] or "1").replace(",", "."))
-    if denominator <= 0.0:
+    most = 100.0 if match["percent"] else _float(match["denominator"] or str(high))
+    # A share of the range's top, whatever counts as all of it: but "4 of 10" is no rating from 1
+    # to 5.
+    if most <= 0.0 or (low > 0.0 and most != high):
         return None
-    value = value / 100.0 if match["percent"] else value / denominator
-    return value if 0.0 <= value <= 1.0 else None  # NaN (inf / inf) fails the comparison too
+    unit = most / high
+    score = (_float(match["number"]) / unit - low) / (high - low)
+    if not 0.0 <= score <= 1.0:  # NaN (inf / inf) fails the comparison too
+        return None
+    start, end = match.span("number")  # what matches has as many characters in lower case
+    return Stated(head + tag + block[:start], block[start:end], block[end:] + closing, unit, score)
+
+
+def _float(number: str) -> float:
+    return float(number.replace(",", "."))
 
 
 def format_ok(text: str) -> bool:

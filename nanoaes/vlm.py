@@ -27,7 +27,8 @@ from transformers import PreTrainedConfig
 
 from nanoaes import attention, windows
 from nanoaes.attention import PackedRows, SharedKV
-from nanoaes.folder import SCORE_RANGE, Asking, Folder, read_folder, write_folder
+from nanoaes.errors import UserError
+from nanoaes.folder import Asking, Folder, read_folder, write_folder
 from nanoaes.inputs import Prompts, fitted, image_patches, picture_grid, prompt_positions
 from nanoaes.logprob import token_logprob
 from nanoaes.lora import LoRA, attach, spec_of
@@ -74,11 +75,17 @@ class VLM(nn.Module):
                 is printed.
         Raises:
             CheckpointError: as `read_folder`.
+            UserError: a question that holds one of the tokenizer's own marks.
         """
         folder = read_folder(Path(path), dtype)
         asking, changes = folder.asking.but(**options)
         for line in changes:
             print(f"{path}: {line}")
+        marks = [t.content for t in folder.tokenizer.added_tokens_decoder.values()
+                 if t.special and t.content in asking.prompt]
+        if marks:
+            raise UserError(f"{path}: the question holds {marks[0]}, a mark of the model's own; "
+                            "leave it out (the picture stands before the question)")
         vlm = cls(folder.hf.eval(), folder.tokenizer, folder.stop_ids, asking, folder.source,
                   folder.stored)
         if device == "auto":
@@ -97,8 +104,7 @@ class VLM(nn.Module):
 
     def described(self, temperature: float) -> dict[str, Any]:
         """Whatever changes an answer beside the weights, for a result file."""
-        return {**asdict(self.asking), "score_range": SCORE_RANGE, "stop_ids": self.stop_ids,
-                "temperature": temperature}
+        return {**asdict(self.asking), "stop_ids": self.stop_ids, "temperature": temperature}
 
     @property
     def device(self) -> torch.device:

@@ -12,7 +12,7 @@ from nanoaes.checkpoint import read_rows
 from nanoaes.config import RAPOConfig
 from nanoaes.datasets import Example
 from nanoaes.evaluation import Best
-from nanoaes.rollout import Answer
+from nanoaes.readout import Score
 
 TRUTH = [0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9]
 PERFECT = TRUTH
@@ -29,16 +29,15 @@ class Policy(SimpleNamespace):
         (folder / "name").write_text(self.name)
 
 
-def texts(scores: list[float | None]) -> list[Answer]:
-    return [Answer("I cannot tell" if s is None else f"<answer>{s}</answer>", 5, False)
-            for s in scores]
+def told(scores: list[float | None]) -> list[Score]:
+    return [Score(s, "I cannot tell" if s is None else f"<answer>{s}</answer>") for s in scores]
 
 
 @pytest.fixture
 def best(tmp_path: Path, monkeypatch) -> Best:
     """Of one held-out set, all but the model's answering real."""
     monkeypatch.setattr(evaluation, "answers",
-                        lambda vlm, examples, places, **options: texts(vlm.scores))
+                        lambda vlm, examples, places, *more: told(vlm.scores))
     held = [Example(Path(f"{i}.png"), t, None, "a", (0.0, 1.0)) for i, t in enumerate(TRUTH)]
     return Best(tmp_path / "rapo", tmp_path / "metrics.jsonl", {"a": ("in", held)}, RAPOConfig(),
                 None)

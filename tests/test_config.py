@@ -130,14 +130,14 @@ def test_an_ascii_terminal_ends_no_run(tmp_path: Path) -> None:
                       "run_script(lambda cfg: print('–', cfg.out), EvalConfig)\n")
     done = subprocess.run([sys.executable, script, "--out", "é.json"], capture_output=True,
                           text=True, env={"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"})
-    assert done.returncode == 0 and done.stdout.count("out=") == 1, done.stderr
+    assert done.returncode == 0 and done.stdout.count(" out=") == 1, done.stderr
 
 
 @pytest.mark.parametrize("cls, scripts", [
     (CoTConfig, ["build_cot"]), (SFTConfig, ["train_sft", "nanoaes/models", "nanoaes/dry_run"]),
     (RAPOConfig, ["train_rapo", "eval", "nanoaes/diary", "nanoaes/judge", "nanoaes/models",
                   "nanoaes/schedule", "nanoaes/dry_run", "nanoaes/config"]),
-    (EvalConfig, ["eval", "nanoaes/models"])])
+    (EvalConfig, ["eval", "nanoaes/models", "nanoaes/config"])])
 def test_every_field_is_used(cls: type, scripts: list[str]) -> None:
     """RAPO's evaluation settings are read by eval.py, some by `loading`; SFT hands on heldout."""
     code = "".join((ROOT / f"{name}.py").read_text() for name in scripts)

@@ -13,6 +13,7 @@ from nanoaes.config import RAPOConfig
 from nanoaes.datasets import Example
 from nanoaes.images import load_image
 from nanoaes.metrics import domain_means, evaluate
+from nanoaes.readout import Reading, Score
 from nanoaes.rollout import Answer, cached, rollout
 from nanoaes.sampling import uniforms
 from nanoaes.vlm import VLM
@@ -48,12 +49,12 @@ def test_answers_are_those_of_each_picture_alone(vlm: VLM, album: list[Example],
         rolls = rollout(vlm, vlm.prompts([load_image(example.image)]), k=1, max_new_tokens=ROOM,
                         temperature=temperature, uniform=uniforms(5, 0, [i], 1, ROOM))
         want.append(rolls.answers(vlm)[0][0])
-    got = list(evaluation.answers(vlm, album, range(7), temperature=temperature, seed=5,
-                                   tokens=tokens, graphs=None, tick=sizes.append))
-    assert got == want and len({answer.cut for answer in want}) == 2
-    part = evaluation.answers(vlm, album, range(2, 5), temperature=temperature, seed=5,
-                               tokens=tokens, graphs=None, tick=lambda n: None)
-    assert list(part) == want[2:5]
+    reading = Reading(temperature=temperature, seed=5, tokens=tokens)
+    got = list(evaluation.answers(vlm, album, range(7), reading, sizes.append))
+    assert [Answer(one.text, one.n_tokens, one.cut) for one in got] == want
+    assert len({answer.cut for answer in want}) == 2
+    part = evaluation.answers(vlm, album, range(2, 5), reading, lambda n: None)
+    assert list(part) == got[2:5]
     assert sum(sizes) == len(album)
     assert (max(sizes) == 1, 1 < max(sizes) < 7, sizes == [7]) == (
         tokens == 1, tokens == 4, tokens == 10_000)
@@ -63,15 +64,15 @@ def test_answers_are_those_of_each_picture_alone(vlm: VLM, album: list[Example],
 
 def test_a_result_holds_every_answer_and_its_figures(vlm: VLM, album: list[Example],
                                                      monkeypatch) -> None:
-    told = {"a": [Answer(text, 9, text in ("none", "<answer>0.1</answer>")) for text in (
-        "<answer>0.3</answer>", "none", "<answer>0.1</answer>", "<answer>0.9</answer>",
-        "<answer>1</answer>", "?", "<answer>0.5</answer>")]}
+    told = {"a": [Score(score, f"says {score}", cut=i in (1, 2))
+                  for i, score in enumerate((0.3, None, 0.1, 0.9, 1.0, None, 0.5))]}
     told["b"] = told["a"][:4]
     monkeypatch.setattr(evaluation, "answers",
-                        lambda vlm, examples, places, **options: told["a"][: len(examples)])
+                        lambda vlm, examples, places, *more: told["a"][: len(examples)])
     sets = {"a": ("in", album), "b": ("ood", album[:4])}
     result = evaluation.evaluate_sets(vlm, sets, label="test", seed=2)
-    assert result["decoding"]["temperature"] == 0
+    assert result["decoding"]["temperature"] == result["decoding"]["samples"] == 0
+    assert result["decoding"]["readout"] == "greedy"
     for name, pred in (("a", [0.3, None, 0.1, 0.9, 1.0, None, 0.5]), ("b", [0.3, None, 0.1, 0.9])):
         domain, examples = sets[name]
         part, truth = result["sets"][name], [e.score for e in examples]

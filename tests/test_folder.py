@@ -71,7 +71,7 @@ def test_only_an_explicit_option_asks_otherwise_and_it_is_said(folder: Path, cap
     assert all(f"--{name}: " in said for name in ("prompt", "max_pixels", "max_new_tokens"))
     assert other.described(0.0) == {
         "prompt": SCORING_PROMPT, "max_new_tokens": 9, "min_pixels": 1568, "max_pixels": 1568,
-        "mean": Asking().mean, "std": Asking().std, "score_range": [0.0, 1.0],
+        "mean": Asking().mean, "std": Asking().std, "score_range": (0.0, 1.0),
         "stop_ids": other.stop_ids, "temperature": 0.0}
 
 
@@ -131,9 +131,9 @@ def test_a_template_that_opens_think_counts_for_the_answer(folder: Path) -> None
 
 
 @pytest.mark.parametrize("text, message", [
-    ("{}", "nanoaes.json cannot be read .'score_range'"),
-    ('{"prompt": "x", "max_new_tokens": 3, "score_range": [1, 5]}',
-     "scores between .1, 5.; this code knows"),
+    ("{}", "nanoaes.json cannot be read .'prompt'"),
+    ('{"prompt": "x", "max_new_tokens": 3, "score_range": [5, 1]}', "scores from 5 to 1; use 0 <="),
+    ('{"prompt": "x", "max_new_tokens": 3, "score_range": [1]}', "nanoaes.json cannot be read"),
 ])
 def test_another_contract_is_refused(folder: Path, text: str, message: str) -> None:
     (folder / "nanoaes.json").write_text(text)

@@ -12,7 +12,7 @@ from tiny import pictures, tiny_prompts, tiny_vlm
 from torch import Tensor
 
 import train_rapo
-from nanoaes import evaluation
+from nanoaes import evaluation, readout
 from nanoaes.checkpoint import read_rows
 from nanoaes.config import RAPOConfig
 from nanoaes.datasets import Example
@@ -267,7 +267,7 @@ def test_training_samples_and_held_out_answers_are_greedy(album: list[Example], 
                                                           monkeypatch, capsys) -> None:
     """Each step with numbers of its own; a warning comes once, not at every step."""
     calls: dict[str, list[dict]] = {"train": [], "eval": []}
-    for name, script in (("train", train_rapo), ("eval", evaluation)):
+    for name, script in (("train", train_rapo), ("eval", readout)):
         def record(vlm: VLM, prompts: Prompts, name: str = name, **options: Any) -> Rollouts:
             calls[name].append({**options, "training": vlm.training})
             return rollout(vlm, prompts, **options)
