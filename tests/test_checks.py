@@ -229,7 +229,7 @@ def test_a_damaged_folder_ends_in_one_line(folder: Path, name: str) -> None:
     start = time.perf_counter()
     with pytest.raises(CheckpointError, match=message) as error:
         VLM.load(folder, device="cpu")
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 15
     assert str(error.value).startswith(f"{folder}: ") and "\n" not in str(error.value)
     assert len(str(error.value).removeprefix(str(folder))) < 450
 
