@@ -18,7 +18,7 @@ from nanoaes.tables import number, short
 
 OWN = ("csv", "json", "jsonl")      # one's own lists, whose scale must be said
 FORMATS = [*DOWNLOADS, *OWN]
-NUMBER = r"[-+]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][-+]?\d+)?"
+NUMBER = r"[-+]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][-+]?[0-9]+)?"
 
 
 class Spec(NamedTuple):

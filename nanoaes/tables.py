@@ -106,7 +106,10 @@ def _delimiter(text: str, wanted: set[str]) -> str:
     first = text.lstrip("\n").partition("\n")[0]
 
     def fits(delimiter: str) -> tuple[int, int]:
-        cells = next(csv.reader([first], delimiter=delimiter, skipinitialspace=True), [])
+        try:
+            cells = next(csv.reader([first], delimiter=delimiter, skipinitialspace=True), [])
+        except csv.Error:  # a long header that is one cell to this delimiter
+            return 0, 0
         return len(wanted & {cell.strip().lower() for cell in cells}), len(cells)
     return max(",;\t", key=fits)
 
@@ -132,7 +135,7 @@ def number(cell: str) -> float:
 
     A comma is a decimal comma.
     """
-    if not re.fullmatch(r"[-+]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][-+]?[0-9]+)?", cell):
+    if not re.fullmatch(r"[-+]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][-+]?[0-9]+)?", cell):
         raise ValueError(f"{short(cell, 40)!r} is not a number" if cell else "there is no score")
     return float(cell.replace(",", "."))
 
