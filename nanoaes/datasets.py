@@ -79,7 +79,7 @@ def _examples(known: Download, source: Source) -> Iterator[Example]:
     """Rows on their native scale -> Examples on [0, 1]."""
     folder, dataset, scale, seen = source.folder, known.dataset, known.scale, set()
     width = scale[1] - scale[0]
-    most = width / 2
+    most = width / 2 * (1 + 1e-9)  # half the votes at each end; and rounding
 
     def says(*cells: str) -> Example | None:
         if (label := source.says(*cells)) is None:
@@ -94,7 +94,7 @@ def _examples(known: Download, source: Source) -> Iterator[Example]:
         if std is not None:
             if not 0 <= std <= most:
                 raise ValueError(f"a spread of {std:g} cannot be on the scale {scale[0]:g} to "
-                                 f"{scale[1]:g}, of which half, {most:g}, is the most")
+                                 f"{scale[1]:g}, of which half, {width / 2:g}, is the most")
             std /= width
         return Example(folder / image, normalise(score, scale), std, dataset, scale, theme)
 

@@ -152,11 +152,27 @@ def test_csv_names_the_bad_row(tmp_path: Path, row: str, problem: str) -> None:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("std", ["-0.1", "4.1", "nan", "x"])
-def test_csv_refuses_a_bad_std(tmp_path: Path, std: str) -> None:
+@pytest.mark.parametrize("std, problem", [
+    ("-0.1", "a spread of -0.1 cannot be on the scale 1 to 5"),
+    ("2.01", "a spread of 2.01 cannot be on the scale 1 to 5, of which half, 2, is the most"),
+    ("nan", "'nan' is not a number"), ("x", "'x' is not a number")])
+def test_csv_refuses_a_bad_std(tmp_path: Path, std: str, problem: str) -> None:
     file = write(tmp_path / "p.csv", f"image,score,std\na.jpg,3,{std}\n")
-    with pytest.raises(DataError, match="line 2: "):
+    with pytest.raises(DataError, match=f"line 2: {problem}"):
         read_dataset(f"csv:{file}@1-5", "train")
+
+
+def test_a_spread_on_another_scale_than_the_score_is_refused(tmp_path: Path) -> None:
+    """KonIQ-10k's public list: MOS 0 to 100 beside the spread of ratings 1 to 5."""
+    file = write(tmp_path / "koniq.csv", "image_name,MOS,SD\n"
+                 "826373.jpg,59.4,0.47\n113.jpg,80.2,0.66\n84.jpg,3.91,0.53\n")
+    with pytest.raises(DataError, match="koniq.csv: most of the spreads are below 2, .*another "
+                                        "scale.*--columns image,score"):
+        read_dataset(f"csv:{file}@0-100", "train", ("image_name", "mos", "sd"))
+    assert len(read_dataset(f"csv:{file}@0-100", "train", ("image_name", "mos"))) == 3
+    # the most that can be, none at all, and a few that agree are no other scale
+    file = write(tmp_path / "p.csv", "image,score,std\na,3,2\nb,3,0\nc,3,0\nd,3,0.01\n")
+    assert [e.std for e in read_dataset(f"csv:{file}@1-5", "train")] == [0.5, 0, 0, 0.0025]
 
 
 @pytest.mark.parametrize("text, problem", [

@@ -83,7 +83,7 @@ def flickr_aes(root: Path, folder: str = "40K") -> str:
     write(root / "FLICKR-AES_image_score.txt", "".join(f" {n} {s}\n" for n, s in scores.items()))
     write(root / "FLICKR-AES_image_labeled_by_each_worker.csv", "worker, imagePair, score\n"
           + "".join(f"A1{i}, farm1_b.jpg, {v}\n" for i, v in enumerate((1, 5, 3, 3, 3)))
-          + "A1, farm2_b.jpg, 5\n")
+          + "A1, farm2_b.jpg, 5\nA1, farm4_b.jpg, 5\nA2, farm4_b.jpg, 1\n")
     (root / folder).mkdir(parents=True)
     return f"flickr_aes:{root}"
 
@@ -156,12 +156,13 @@ def test_flickr_aes_has_a_scale_of_its_own_and_its_workers_spread(
         tmp_path: Path, make: Callable[[Path], str], folder: str) -> None:
     spec = make(tmp_path)
     both = {e.image.name: e for e in read_dataset(spec, "train") + read_dataset(spec, "test")}
-    one, two, plain = (both[f"farm{i}_b.jpg"] for i in (1, 2, 3))
+    one, two, plain, most = (both[f"farm{i}_b.jpg"] for i in (1, 2, 3, 4))
     assert (one.dataset, one.scale, one.image.parent) == ("FLICKR-AES", (0.2, 1),
                                                           tmp_path / folder)
     assert one.score == pytest.approx(0.5)               # (.6 - .2) / .8
     assert one.std == pytest.approx(1.6**0.5 / 4)        # votes 1 5 3 3 3, 1 to 5 are 0 to 1
     assert (two.score, two.std, plain.std) == (1.0, None, None)  # one vote has no spread
+    assert most.std == pytest.approx(0.5)
 
 
 def test_flickr_aes_is_split_by_name_alone(tmp_path: Path) -> None:
