@@ -299,8 +299,6 @@ TABLE = {
         M("every comma parts", "(?=(?:{starts}):)", "", "specs"),
         M("a folder's year is a scale", "if name not in OWN and os.path.exists(_path(rest)):",
           "if 0:", "specs"),
-        M("a scale needs whole numbers", "lo < hi < math.inf", "lo < hi < math.inf and lo % 1 == 0",
-          "specs"),
         M("an infinite scale", "-math.inf < lo < hi < math.inf", "lo < hi", "specs"),
         M("a ratio of nothing", "if not (ratio := Fraction(found[2])):",
           "if (ratio := Fraction(found[2])) < 0:", "specs"),

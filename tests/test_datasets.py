@@ -4,6 +4,7 @@ Expected values are worked out by hand beside each file. Left out: the real down
 licences forbid shipping them).
 """
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,19 @@ def test_csv_takes_its_scale_from_the_spec(tmp_path: Path) -> None:
     assert (examples[0].dataset, examples[0].scale) == ("my@2x", (1.0, 5.0))
     assert read_dataset(f"csv:{file}@1-5", "test") == examples
     assert read_dataset(f"csv:{file}@-1-4.0", "test")[0].score == pytest.approx(0.8)
+
+
+def test_reading_leaves_the_collector_as_it_was(tmp_path: Path) -> None:
+    file = write(tmp_path / "p.csv", "image,score\na.jpg,3\n")
+    try:
+        for on in (False, True):
+            (gc.enable if on else gc.disable)()
+            read_dataset(f"csv:{file}@1-5", "train")
+            with pytest.raises(DataError):
+                read_dataset(f"csv:{file}@1-2", "train")
+            assert gc.isenabled() == on
+    finally:
+        gc.enable()
 
 
 def test_csv_can_have_a_file_per_split_and_other_columns(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_whatever_csv_writes_is_read(tmp_path_factory, rows: list, delimiter: st
 
 @pytest.mark.parametrize("head", ["Image,SCORE,Std", " image , score,STD", '"image";"score";"std"',
                                   "std\tscore\tIMAGE", "note (a; b),image,score,std",
-                                  "note, long;image;score;std"])
+                                  "notes, a, b, c, d;image;score;std"])
 def test_columns_are_found_by_name_in_any_case_and_order(tmp_path: Path, head: str) -> None:
     delimiter = "\t" if "\t" in head else ";" if ";" in head and "note (" not in head else ","
     names = [name.strip(' "').lower() for name in head.split(delimiter)]
