@@ -13,6 +13,7 @@ import nanoaes  # noqa: F401  before torch: see there
 # isort: split
 from pathlib import Path
 
+from nanoaes import overlap
 from nanoaes.checkpoint import write_json
 from nanoaes.config import EvalConfig, OptionError, RAPOConfig
 from nanoaes.datasets import Example, read_all
@@ -109,9 +110,11 @@ def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
     index = Index(run)
     seen = read_all(train, "train", cfg.bad_images, columns=cfg.columns, limit=cfg.limit,
                     index=index)
+    tests = read_sets(test_in, test_ood, cfg.bad_images, cfg.columns, index)
+    overlap.warn([e.image for e in seen],
+                 {name: [e.image for e in part] for name, (_, part) in tests.items()}, cfg.overlap)
     examples, held = hold_out(seen, cfg.heldout)
-    return (examples, {name: ("in", part) for name, part in by_dataset(held).items()},
-            read_sets(test_in, test_ood, cfg.bad_images, cfg.columns, index))
+    return examples, {name: ("in", part) for name, part in by_dataset(held).items()}, tests
 
 
 if __name__ == "__main__":

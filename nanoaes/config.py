@@ -201,6 +201,9 @@ class RAPOConfig(LearnConfig, SetsConfig):
                         "--heldout; 0: all", low=0)
     test_in: str = opt("", "in-domain test sets; empty: the toy's two")
     test_ood: str = opt("", "out-of-domain test sets; empty: the toy's two")
+    overlap: str = opt("names", "how pictures that training and test sets share are looked for: by "
+                                "file, name and size, or also by a hash of what is seen (slow)",
+                       ("names", "hash"))
     steps: int = opt(120, "steps; each draws pictures, samples answers, updates", low=1)
     epochs: float = opt(0.0, "passes over the training pictures, instead of --steps; 0: --steps",
                         low=0)

@@ -16,7 +16,7 @@ MIB = 2**20
 # Where things are, what is said, how much fits: other bits perhaps, the same run.
 MAY_CHANGE = {"run", "out", "device", "shard", "reference", "gradient_checkpointing", "save_every",
               "keep_last", "resume", "dry_run", "gpu", "gpus", "log_every", "tracker", "merge",
-              "tokens_per_micro_batch"}
+              "tokens_per_micro_batch", "overlap"}
 AS_SAVED_IF_ZERO = {"tokens_per_micro_batch"}  # what was chosen then gives the same bits
 
 

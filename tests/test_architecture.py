@@ -34,6 +34,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "stop": {"parallel", "progress"}, "patience": {"datasets", "errors", "judge", "progress"},
     "checkpoint": {"errors", "progress"}, "colour": set(), "images": {"colour", "errors"},
     "ahead": {"images"}, "index": {"checkpoint", "images", "progress", "runs"},
+    "overlap": {"images", "progress"},
     "mixture": set(), "tables": {"images", "progress"}, "downloads": {"mixture", "tables"},
     "records": {"images", "progress", "tables"}, "specs": {"downloads", "images", "tables"},
     "datasets": {"downloads", "images", "index", "mixture", "progress", "records", "specs",

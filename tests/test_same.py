@@ -42,7 +42,7 @@ def test_each_option_but_those_counts() -> None:
     same = asdict(RAPOConfig())
     free = {"run", "device", "shard", "reference", "gradient_checkpointing", "save_every",
             "keep_last", "resume", "dry_run", "gpu", "gpus", "log_every", "tracker", "merge",
-            "tokens_per_micro_batch"}
+            "tokens_per_micro_batch", "overlap"}
     for name in same.keys() - free:
         with pytest.raises(UserError, match=f"; {name}: saved "):
             check_same(same, same | {name: "other"})
