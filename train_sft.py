@@ -7,7 +7,7 @@
 import nanoaes  # noqa: F401  before torch: see there
 
 # isort: split
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from torch.optim import Optimizer
 
 import build_cot
+from nanoaes.ahead import ahead
 from nanoaes.checkpoint import (
     append_row,
     cut_rows,
@@ -29,7 +30,7 @@ from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit
 from nanoaes.datasets import Example, check_images
 from nanoaes.dry_run import planned, settled
 from nanoaes.hub import find_folder
-from nanoaes.images import DataError, load_image
+from nanoaes.images import DataError
 from nanoaes.index import Index
 from nanoaes.models import load_models, write_merged
 from nanoaes.parallel import by_first, enough, first, share, size
@@ -119,9 +120,11 @@ def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: 
     if len(batches[-1]) < size():  # each process needs a part of every batch
         batches[-2:] = [np.concatenate(batches[-2:])]
 
+    def mine(step: int) -> list[tuple[Path, str]]:
+        return [critiques[i] for i in batches[step][list(share(len(batches[step])))]]
+
     def lessons_at(step: int) -> list[Lesson]:
-        chosen = [critiques[i] for i in batches[step][list(share(len(batches[step])))]]
-        return [Lesson(load_image(p), vlm.asking.prompt, answer) for p, answer in chosen]
+        return [Lesson(next(shown), vlm.asking.prompt, answer) for _, answer in mine(step)]
 
     last: dict[str, float] = {}
 
@@ -131,11 +134,16 @@ def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: 
             if first():
                 append_row(history, row)
 
-    def begin(trained: Trained, optimizer: Optimizer) -> int:
-        state = saves.load(trained, optimizer) if cfg.resume else None
-        return state["step"] if state else 0
+    state = saves.facts() if cfg.resume else None
+    begun = state["step"] if state else 0
 
-    with stopping() as stop:
+    def begin(trained: Trained, optimizer: Optimizer) -> int:
+        if begun:
+            saves.load(trained, optimizer)
+        return begun
+
+    paths = (path for step in range(begun, len(batches)) for path, _ in mine(step))
+    with stopping() as stop, closing(ahead(paths, vlm.fit, len(mine(0)))) as shown:
         fit(vlm, lessons_at, steps=len(batches), lr_at=cosine(cfg.lr, len(batches)),
             label="cold start (SFT)", tokens_per_micro_batch=cfg.tokens_per_micro_batch,
             max_grad_norm=cfg.max_grad_norm, weight_decay=cfg.weight_decay, backend=cfg.backend,

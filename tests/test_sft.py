@@ -9,6 +9,7 @@ import torch
 from tiny import pictures, tiny_vlm
 
 import train_sft
+from nanoaes import ahead
 from nanoaes.checkpoint import read_rows
 from nanoaes.config import SFTConfig
 from nanoaes.resume import Saves
@@ -120,17 +121,16 @@ def test_three_steps_are_those_of_a_plain_loop(monkeypatch) -> None:
 
 def test_every_critique_comes_once_an_epoch_in_a_new_order(monkeypatch, tmp_path: Path) -> None:
     given: dict = {}
-    monkeypatch.setattr(train_sft, "load_image", lambda path: path)
+    monkeypatch.setattr(ahead, "load_image", lambda path: path)
     monkeypatch.setattr(train_sft, "fit", lambda vlm, lessons_at, **options: given.update(
-        options, lessons_at=lessons_at))
+        options, lessons=[lessons_at(step) for step in range(options["steps"])]))
     cfg = SFTConfig(epochs=3, batch=4, lr=0.5, weight_decay=0.1, max_grad_norm=0.2,
                     tokens_per_micro_batch=77, backend="torch")
     critiques = [(Path(str(i)), f"answer {i}") for i in range(10)]
-    vlm = SimpleNamespace(asking=SimpleNamespace(prompt="Judge."))
+    vlm = SimpleNamespace(asking=SimpleNamespace(prompt="Judge."), fit=lambda image: image)
     train_sft.train(cfg, vlm, critiques, tmp_path / "rows.jsonl", Saves(tmp_path / "s", 1))
-    steps = [given["lessons_at"](step) for step in range(given["steps"])]
-    assert [len(step) for step in steps] == [4] * 7 + [2]
-    lessons = [lesson for step in steps for lesson in step]
+    assert [len(step) for step in given["lessons"]] == [4] * 7 + [2]
+    lessons = [lesson for step in given["lessons"] for lesson in step]
     assert all((x.question, x.answer) == ("Judge.", f"answer {x.image}") for x in lessons)
     orders = [tuple(int(str(x.image)) for x in lessons[i : i + 10]) for i in (0, 10, 20)]
     assert [sorted(order) for order in orders] == [list(range(10))] * 3
