@@ -2,7 +2,8 @@
 
     python eval.py                     the toy's four test sets with the model of train_rapo.py
     python eval.py --model FOLDER --test_in ava:data/AVA --test_ood para:data/PARA
-    python eval.py --help              all options
+    python eval.py score photos/ --model FOLDER --out scores.csv     pictures without labels
+    python eval.py [VERB] --help       all options
 
 Greedy by default. Sets are never pooled; in-domain and out-of-domain means are kept apart. The
 training script compares its stages with the same functions (`nanoaes/evaluation.py`).
@@ -11,22 +12,41 @@ training script compares its stages with the same functions (`nanoaes/evaluation
 import nanoaes  # noqa: F401  before torch: see there
 
 # isort: split
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from nanoaes import overlap
+from nanoaes.ahead import in_threads
 from nanoaes.checkpoint import write_json
-from nanoaes.config import EvalConfig, OptionError, RAPOConfig
+from nanoaes.config import EvalConfig, OptionError, RAPOConfig, ScoreConfig
 from nanoaes.datasets import Example, read_all
+from nanoaes.dimensions import by_dimension
+from nanoaes.errors import Ended, Stopped
 from nanoaes.evaluation import Sets, evaluate_sets
+from nanoaes.found import Found, find
 from nanoaes.index import Index
+from nanoaes.ledger import Ledger
 from nanoaes.metrics import format_table, percent, short, unreadable
 from nanoaes.models import load_whole
+from nanoaes.page.sheet import MOST, SIGN, Shot, sheet, thumbnail
 from nanoaes.parallel import by_first, first
-from nanoaes.progress import say
-from nanoaes.runs import keep_going
+from nanoaes.progress import progress, say
+from nanoaes.runs import hold_file, keep_going
 from nanoaes.sampler import by_dataset, hold_out
+from nanoaes.scoring import Waited, score_all, signature
 from nanoaes.script import run_verbs
+from nanoaes.standing import Standing, as_csv, borders, choose, standings, table
+from nanoaes.stop import stopping
+from nanoaes.targets import Targets, targets, write_pieces
 from nanoaes.toy import road as toy
+from nanoaes.xmp import rate
+
+TOLD = 20  # lines of a list that can be long
+AHEAD = 32  # pictures of the sheet that are read in front
+NOT_ASKED_SO = "is the model cold-started, and asked as it was trained (--prompt)?"
 
 
 def bench(cfg: EvalConfig) -> dict:
@@ -59,9 +79,91 @@ def tell(cfg: EvalConfig, model: Path, result: dict) -> None:
               f"KRCC {short(m['krcc'])}, RMSE {short(m['rmse'])}, MAE {short(m['mae'])}, "
               f"PLCC 95 % {m['plcc_ci']}, SRCC 95 % {m['srcc_ci']}")
     if unreadable(result) > 0.5:
-        print(f"{unreadable(result):.0%} of the answers are unreadable: is the model cold-started, "
-              "and asked as it was trained (--prompt)?")
+        print(f"{unreadable(result):.0%} of the answers are unreadable: {NOT_ASKED_SO}")
     print(f"written: {out}")
+
+
+def score(cfg: ScoreConfig) -> None:
+    """Score pictures, each once, and show the best.
+
+    Raises:
+        UserError: options, files or a model that cannot be used.
+        Stopped: by a signal. Ended: all is done, but some pictures have no score.
+    """
+    model = Path(cfg.model) if cfg.model else Path(cfg.run) / "rapo"
+    ledger: list[Ledger] = []  # the first process's
+    with ExitStack() as until, stopping() as stop:
+        def begin() -> tuple[Targets, Found]:
+            files, found = targets(cfg, SIGN), find(cfg.paths, sys.stdin.buffer)
+            until.enter_context(hold_file(files.ledger, "--out", say))
+            return files, found
+
+        def still_to_do() -> list[Path]:
+            ledger.append(Ledger(files.ledger, signature(model, vlm, cfg.dtype)))
+            ledger[0].refuse(found.refused)
+            with progress(None, "looking for what is known", len(found.pictures), False) as bar:
+                return ledger[0].missing(found.pictures, bar.update)
+
+        files, found = by_first(begin)
+        vlm = load_whole(model, cfg)
+        todo = by_first(still_to_do)
+        waited, start = Waited(), time.perf_counter()
+        with progress(None, "scoring", len(todo)) as bar:
+            for rows in score_all(vlm, todo, cfg.tokens_per_micro_batch, waited):
+                by_first(lambda rows=rows: ledger[0].add(rows))
+                bar.update(len(rows))
+                if number := stop.asked():
+                    raise Stopped(number, "the same command goes on where this one stopped")
+        if todo:
+            took = time.perf_counter() - start
+            say(f"{len(todo):,} pictures in {took:.1f} s: {len(todo) / took:.2f} a second, "
+                f"{waited.seconds / took:.1%} of the time waiting for pictures")
+        if lost := by_first(lambda: show(cfg, files, ledger[0], found)):
+            raise Ended(3, f"{lost:,} of {len(found.pictures) + len(found.refused):,} have no "
+                           f"score; {files.ledger} has each with its \"error\"")
+
+
+def show(cfg: ScoreConfig, files: Targets, ledger: Ledger, found: Found) -> int:
+    """What the scores are looked at through; returns how many pictures have none."""
+    paths = [*found.pictures, *found.refused]
+    best = standings(paths, [ledger.lines[str(path)] for path in paths], borders(cfg.stars),
+                     cfg.bursts)
+    chosen = choose(best, top=cfg.top, least=cfg.min, keep=cfg.keep)
+    lost = [one.path for one in best if one.score is None]
+    for path in lost[:TOLD]:
+        say(f"{path}: {ledger.lines[str(path)].error}")
+    say(f"\n{len(best) - len(lost):,} scored, {len(chosen):,} chosen{table(chosen, TOLD)}")
+    if 2 * sum(ledger.lines[str(path)].answered for path in lost) > len(best):
+        say(f"most answers state no score: {NOT_ASKED_SO}")
+    if files.csv:
+        more = by_dimension if cfg.dimensions else lambda critique: {}
+        write_pieces(files.csv, as_csv(best, ledger.row, more))
+    if files.html:
+        write_sheet(files.html, cfg, chosen, ledger)
+    if cfg.xmp:
+        written, there = rate(((one.path, one.stars) for one in chosen), cfg.xmp, cfg.dry_run)
+        say(f"sidecars: {written:,} {'would be written' if cfg.dry_run else 'written'}, "
+            f"{len(there):,} were there and stay" + "".join(f"\n  {p}" for p in there[:TOLD]))
+    say("written: " + ", ".join(str(path) for path in files if path))
+    return len(lost)
+
+
+def write_sheet(path: Path, cfg: ScoreConfig, chosen: list[Standing], ledger: Ledger) -> None:
+    """The contact sheet of the best that fit on it."""
+    some = chosen[:MOST]
+    note = (f"{len(some):,} of {len(ledger.lines):,} pictures, the best first, "
+            f"scored by {ledger.by.rpartition('@')[0]}.")
+    title = " ".join(Path(word).name or word for word in cfg.paths if word != "-")
+    if len(chosen) > MOST:
+        say(f"{path}: the best {MOST:,} of {len(chosen):,}; --top or --min choose others")
+    size = Counter(one.burst for one in chosen)
+    shots = (Shot(one.path, one.score, one.percentile, one.stars,
+                  ledger.row(one.path)["critique"],
+                  f"burst {one.burst}: {one.place} of {size[one.burst]}"
+                  if one.burst and size[one.burst] > 1 else "") for one in some)
+    with closing(in_threads(lambda one: thumbnail(one.path, len(some)), some, AHEAD)) as images:
+        bar = progress(images, "contact sheet", len(some), False)
+        write_pieces(path, sheet(title[:80] or "Pictures", note, shots, bar))
 
 
 def compare(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: Path) -> dict[str, dict]:
@@ -118,4 +220,4 @@ def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
 
 
 if __name__ == "__main__":
-    run_verbs({"bench": (bench, EvalConfig)})
+    run_verbs({"bench": (bench, EvalConfig), "score": (score, ScoreConfig)})

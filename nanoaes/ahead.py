@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
 from nanoaes.images import load_image
 
 THREADS = min(4, os.cpu_count() or 1)
+T, R = TypeVar("T"), TypeVar("R")
 
 
 def ahead(paths: Iterable[Path], fit: Callable[[Image.Image], Image.Image], n: int
@@ -27,10 +29,15 @@ def ahead(paths: Iterable[Path], fit: Callable[[Image.Image], Image.Image], n: i
     Raises:
         DataError: where the picture that cannot be read has its turn.
     """
-    pool, begun = ThreadPoolExecutor(THREADS, "pictures"), deque[Future[Image.Image]]()
+    return in_threads(lambda path: fit(load_image(path)), paths, n)
+
+
+def in_threads(do: Callable[[T], R], items: Iterable[T], n: int) -> Iterator[R]:
+    """`do` of each item, in order, by threads that are at most n items in front; as `ahead`."""
+    pool, begun = ThreadPoolExecutor(THREADS, "pictures"), deque[Future[R]]()
     try:
-        for path in paths:
-            begun.append(pool.submit(lambda path: fit(load_image(path)), path))
+        for item in items:
+            begun.append(pool.submit(do, item))
             if len(begun) > n:
                 yield begun.popleft().result()
         while begun:

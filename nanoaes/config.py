@@ -44,13 +44,19 @@ class Config:
     """What every script has."""
 
     run: str = opt("runs/toy", "folder of the run; everything is written here")
+
+
+@dataclass
+class DataConfig(Config):
+    """What every script has that reads pictures with labels."""
+
     bad_images: str = opt("refuse", "what to do with missing or corrupt pictures",
                           ("refuse", "skip"))
     seed: int = opt(0, "seed of all that is drawn")
 
 
 @dataclass
-class SetsConfig(Config):
+class SetsConfig(DataConfig):
     """What every script has that is told which pictures to use."""
 
     columns: str = opt("", "of csv, json and jsonl: the names of image, score and, where there "
@@ -58,7 +64,7 @@ class SetsConfig(Config):
 
 
 @dataclass
-class TrainConfig(Config):
+class TrainConfig(DataConfig):
     """What every script has that must not look at held-out pictures."""
 
     heldout: int = opt(64, "pictures of each training set that no training may see", low=3)
@@ -251,6 +257,37 @@ class EvalConfig(AskConfig, SetsConfig):
     test_ood: str = opt("", "out-of-domain test sets; empty: the toy's two")
     out: str = opt("", "result as JSON; empty: MODEL/eval.json, of a hub name RUN/eval.json")
     temperature: float = opt(0.0, "0: greedy; else sampled", low=0)
+
+
+@dataclass
+class ScoreConfig(ModelConfig):
+    """Score pictures of your own, without labels: a critique and a score between 0 and 1 for each.
+
+        eval.py score photos/ --model FOLDER --out scores.csv
+        eval.py score photos/ --model FOLDER --html best.html --top 50 --bursts --keep 1
+        find ~/photos -name "*.jpg" -newer last | eval.py score - --xmp darktable --dry_run
+
+    Each score is on the disk at once; the same command goes on where it was stopped, and scores
+    what is new or has changed. It ends with 0 if every picture has a score, with 3 if some have
+    none: they are named, and listed with their "error".
+    """
+
+    paths: tuple[str, ...] = words("files, folders (all below them), @LIST (a file of names), or - "
+                                   "for names on stdin")
+    model: str = opt("", "Hugging Face folder or hub name; empty: RUN/rapo")
+    out: str = opt("", "all scores: FILE.jsonl, or FILE.csv with a FILE.jsonl beside it that is "
+                       "gone on from; empty: RUN/scores.jsonl")
+    top: int = opt(0, "look at the best so many only; 0: all", low=0)
+    min: float = opt(0.0, "look at those of this score or a better one only", low=0)
+    bursts: bool = opt(False, "find shots of one moment, by capture time and looks, and rank them")
+    keep: int = opt(0, "look at the best so many of each burst only (with --bursts); 0: all", low=0)
+    stars: str = opt(".2,.4,.6,.8", "scores from which on there are 2, 3, 4 and 5 stars")
+    html: str = opt("", "a contact sheet of what is looked at")
+    xmp: str = opt("", "a sidecar file with the stars beside each picture that is looked at: "
+                       "NAME.jpg.xmp (darktable, digiKam) or NAME.xmp; one that is there stays",
+                   ("", "darktable", "lightroom"))
+    dry_run: bool = opt(False, "with --xmp: say which sidecars would be written, write none")
+    dimensions: bool = opt(False, "a FILE.csv also has what the critique says of each dimension")
 
 
 def inherit(cls: type[C], cfg: Any, **others: Any) -> C:

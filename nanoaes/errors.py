@@ -22,16 +22,24 @@ class NotFinite(UserError):
         self.what = what
 
 
-class Stopped(Exception):
-    """A run has ended as it was asked to; `status` is what its process returns."""
+class Ended(Exception):
+    """All processes end here, in order: what they return, and a line to say."""
 
-    def __init__(self, number: int, message: str):
-        """number: of the signal."""
-        super().__init__(number, message)  # both: pickle hands them to the other processes
-        self.status = 128 + number
+    def __init__(self, status: int, message: str):
+        super().__init__(status, message)  # both: pickle hands them to the other processes
+        self.status = status
 
     def __str__(self) -> str:
         return self.args[1]
+
+
+class Stopped(Ended):
+    """A run has ended as it was asked to."""
+
+    def __init__(self, number: int, message: str):
+        """number: of the signal."""
+        super().__init__(number, message)
+        self.status = 128 + number
 
 
 @contextmanager

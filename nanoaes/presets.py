@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nanoaes.config import CoTConfig, EvalConfig, RAPOConfig, SFTConfig
+from nanoaes.config import CoTConfig, EvalConfig, RAPOConfig, ScoreConfig, SFTConfig
 
 # PAPER.md, hyper-parameters: RAPO on Qwen2.5-VL-7B, and its cold start. The step's 64 pictures are
 # the released script's 8 per GPU on 8 GPUs; eval_every and heldout are ours. The 15,000 pictures
@@ -29,7 +29,7 @@ def _qwen(model: str, full: dict[str, Any], times: float = 1.0) -> dict[type, di
             SFTConfig: SFT | full | dict(model=model, lr=times * SFT["lr"]),
             # Without a cold start from the backbone itself, the paper's "Zero": give --model.
             RAPOConfig: RAPO | full | dict(model=model, lr=times * RAPO["lr"]),
-            EvalConfig: EVAL}
+            EvalConfig: EVAL, ScoreConfig: EVAL}
 
 
 PRESETS: dict[str, dict[type, dict[str, Any]]] = {
@@ -37,6 +37,7 @@ PRESETS: dict[str, dict[type, dict[str, Any]]] = {
     "paper": {
         CoTConfig: COT, SFTConfig: SFT, RAPOConfig: RAPO | dict(tokens_per_micro_batch=8192),
         EvalConfig: dict(tokens_per_micro_batch=8192),
+        ScoreConfig: dict(tokens_per_micro_batch=8192),
     },
     # 72 GB on one H100 with its reference in CPU memory, 80 without: `memory.estimate`.
     "qwen3b": _qwen("Qwen/Qwen2.5-VL-3B-Instruct", FULL),

@@ -74,17 +74,42 @@ def _open_lock(run: Path) -> int:
         raise _unwritable(run, error) from None
 
 
-def _lock(file: int, run: Path, tell: Callable[[str], object]) -> None:
-    """Exclusive, at once or not at all."""
+@contextmanager
+def hold_file(path: Path, option: str, tell: Callable[[str], object] = print) -> Iterator[None]:
+    """Make the file `path`, and keep every other process that asks out of it; else as `claim`.
+
+    Args:
+        option: how the user named it, such as "--out".
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another {option}"
+                        ) from None
+    key = os.fstat(file).st_dev, os.fstat(file).st_ino
+    try:
+        _lock(file, path, tell, option)
+        _held[key] = file
+        yield
+    finally:
+        if _held.get(key) == file:
+            del _held[key]
+        os.close(file)
+
+
+def _lock(file: int, path: Path, tell: Callable[[str], object], option: str = "") -> None:
+    """Exclusive, at once or not at all. option: of a file; a run's lock file says who holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        other = os.pread(file, 1000, 0).decode(errors="replace") or "another process"
-        raise UserError(f"{run} is in use by {other}; choose another --run or wait") from None
+        other = "" if option else os.pread(file, 1000, 0).decode(errors="replace")
+        raise UserError(f"{path} is in use by {other or 'another process'}; choose another "
+                        f"{option or '--run'} or wait") from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        tell(f"{run}: this disk has no locks; see to it that no other run uses the folder")
+        tell(f"{path}: this disk has no locks; see to it that no other run uses it")
 
 
 def _sign(file: int, run: Path, script: str) -> None:

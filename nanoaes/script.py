@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nanoaes.config import Config
-from nanoaes.errors import Stopped, UserError
+from nanoaes.errors import Ended, UserError
 from nanoaes.options import parse
 from nanoaes.parallel import lost_another, tell_once, together
 from nanoaes.progress import first_by_name, say
@@ -49,9 +49,9 @@ def run_script(main: Callable[[C], Any], cls: type[C], argv: list[str] | None = 
             except UserError as error:
                 told = tell_once(f"{name}: {error}")
                 sys.exit(told or 1)
-            except Stopped as stopped:  # all processes did, so each leaves the group in order
-                say(f"{name}: {stopped}")
-                status = stopped.status
+            except Ended as ended:  # all processes did, so each leaves the group in order
+                say(f"{name}: {ended}")
+                status = ended.status
     except UserError as error:  # of the command line: all processes were given the same
         sys.exit(f"{name}: {error}" if first_by_name() else 1)
     except RuntimeError as error:

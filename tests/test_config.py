@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from nanoaes.config import (
-    Config,
     CoTConfig,
+    DataConfig,
     EvalConfig,
     OptionError,
     RAPOConfig,
+    ScoreConfig,
     SFTConfig,
     inherit,
     words,
@@ -32,7 +33,7 @@ def test_values_are_converted_to_their_types() -> None:
 
 
 @dataclass
-class Looked(Config):
+class Looked(DataConfig):
     """What is looked at."""
 
     paths: tuple[str, ...] = words("files")
@@ -97,13 +98,13 @@ def test_paper_preset_and_options_beside_it() -> None:
         parse(RAPOConfig, ["--steps", "3", "--epochs", "2"])
 
 
-@pytest.mark.parametrize("cls", [CoTConfig, SFTConfig, RAPOConfig, EvalConfig])
+@pytest.mark.parametrize("cls", [CoTConfig, SFTConfig, RAPOConfig, EvalConfig, ScoreConfig])
 def test_help_names_every_option(cls: type, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         parse(cls, ["--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
-    assert all(f"--{name} " in text for name in vars(cls()))
+    assert all(f"--{name} " in text or name == "paths" for name in vars(cls()))
 
 
 def test_presets_name_only_fields_that_exist() -> None:
@@ -137,7 +138,8 @@ def test_an_ascii_terminal_ends_no_run(tmp_path: Path) -> None:
     (CoTConfig, ["build_cot"]), (SFTConfig, ["train_sft", "nanoaes/models", "nanoaes/dry_run"]),
     (RAPOConfig, ["train_rapo", "eval", "nanoaes/diary", "nanoaes/judge", "nanoaes/models",
                   "nanoaes/schedule", "nanoaes/dry_run", "nanoaes/config"]),
-    (EvalConfig, ["eval", "nanoaes/models", "nanoaes/config"])])
+    (EvalConfig, ["eval", "nanoaes/models", "nanoaes/config"]),
+    (ScoreConfig, ["eval", "nanoaes/models", "nanoaes/targets"])])
 def test_every_field_is_used(cls: type, scripts: list[str]) -> None:
     """RAPO's evaluation settings are read by eval.py, some by `loading`; SFT hands on heldout."""
     code = "".join((ROOT / f"{name}.py").read_text() for name in scripts)

@@ -4,12 +4,12 @@ import dataclasses
 import re
 from pathlib import Path
 
-from nanoaes.config import CoTConfig, EvalConfig, RAPOConfig, SFTConfig
+from nanoaes.config import CoTConfig, EvalConfig, RAPOConfig, ScoreConfig, SFTConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SCRIPTS = {"build_cot.py": CoTConfig, "train_sft.py": SFTConfig, "train_rapo.py": RAPOConfig,
-           "eval.py": EvalConfig}
+           "eval.py": EvalConfig, "eval.py score": ScoreConfig}
 
 
 def test_every_link_leads_to_a_file() -> None:
@@ -18,8 +18,8 @@ def test_every_link_leads_to_a_file() -> None:
 
 
 def test_every_option_exists_in_its_script() -> None:
-    commands = re.findall(r"python (\w+\.py)((?:[^\n`]|\\\n)*)", README)
-    assert {name for name, _ in commands} >= {"train_rapo.py", "eval.py"}
+    commands = re.findall(r"python (\w+\.py(?: score)?)((?:[^\n`]|\\\n)*)", README)
+    assert {name for name, _ in commands} >= {"train_rapo.py", "eval.py", "eval.py score"}
     for name, rest in commands:
         known = {f.name for f in dataclasses.fields(SCRIPTS[name])} | {"preset", "help"}
         assert set(re.findall(r"--(\w+)", rest)) <= known, name

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, models
 
 from nanoaes.checkpoint import publish
 from nanoaes.errors import UserError
-from nanoaes.runs import claim, keep_going, need_room, refuse_foreign, refuse_overwrite
+from nanoaes.runs import claim, hold_file, keep_going, need_room, refuse_foreign, refuse_overwrite
 
 ROOT = Path(__file__).parents[1]
 HOLDER = """
@@ -110,6 +110,32 @@ def test_a_disk_without_locks_costs_a_line(tmp_path: Path, monkeypatch: pytest.M
     with claim(tmp_path, "a.py", said.append), claim(tmp_path, "b.py", said.append):
         pass
     assert len(said) == 1 and "no locks" in said[0]
+
+
+def test_a_file_is_held_by_one_and_not_by_its_orphans(tmp_path: Path) -> None:
+    out = tmp_path / "new/scores.jsonl"
+    with hold_file(out, "--out"):
+        # To flock, another open file is another's.
+        with (pytest.raises(UserError, match="in use by another process; choose another --out"),
+              hold_file(out, "--out")):
+            pass
+        with hold_file(tmp_path / "other.jsonl", "--out"):
+            pass
+        read, write = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(write, b"x")
+            time.sleep(60)
+            os._exit(0)
+        os.read(read, 1)  # it has let go of what it inherited
+    try:
+        with hold_file(out, "--out"):
+            assert out.read_bytes() == b""
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    with pytest.raises(UserError, match="cannot be written"), hold_file(tmp_path, "--out"):
+        pass
 
 
 @pytest.mark.parametrize("place", ["file", "file/run", "/proc/run", "x" * 300])

@@ -76,7 +76,7 @@ def said(who: str, item: dict | None, *, as_written: bool = False, foot: str = "
     if as_written or not read:
         words = f'<pre dir="ltr">{block(item["text"]) or "(empty)"}</pre>'
     else:
-        words = f'<blockquote>{_critique(item["text"])}</blockquote>'
+        words = f'<blockquote>{paragraphs(item["text"])}</blockquote>'
     return _framed(who, badge, f'{ruler(item["truth"], item["pred"])}{words}{foot}')
 
 
@@ -90,8 +90,8 @@ def ruler(*scores: float | None) -> str:
     return f'<div class="ruler">{marks}</div>'
 
 
-def _critique(text: str) -> str:
-    """The think block as paragraphs, **bold** and a leading "Composition:" set in bold."""
+def paragraphs(text: str) -> str:
+    """A reply's think block as paragraphs, **bold** and a leading "Composition:" set in bold."""
     # Not splitlines() and strip(): they would swallow control characters that are to be seen.
     lines = [line.strip(" \t") for line in critique_of(text).split("\n")]
     paragraphs = [block(line) for line in lines if line]

@@ -1,0 +1,137 @@
+"""Pictures, thousands of them -> a row each: read ahead, asked in batches, gathered in order.
+
+    paths -> see, in threads: hash, decode, shrink          -> Sights, a few at once
+    Sights of a window -> replies, batches of like length   -> rows for the ledger
+
+A window is small, so that a kill costs seconds and memory does not grow with the folder; a picture
+is kept at the size that the model sees. An answer is the picture's own: not of its batch, its
+place, or how often the run was begun.
+Left out: the pictures' colours and sizes for people (the sheet reads a file once more).
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from nanoaes.ahead import in_threads
+from nanoaes.batching import token_batches
+from nanoaes.bursts import look_of, taken
+from nanoaes.errors import at
+from nanoaes.graphs import Graphs
+from nanoaes.hub import find_folder
+from nanoaes.images import DataError, load_image
+from nanoaes.ledger import Stamp, digest, stamp
+from nanoaes.parallel import everyone, share, size
+from nanoaes.prompt import critique_of, parse_score
+from nanoaes.rollout import cached, rollout
+from nanoaes.same import fingerprint
+from nanoaes.vlm import VLM
+
+WINDOW = 32  # pictures of one process between two writes to the ledger
+SILENT = "the answer states no score"
+
+
+@dataclass
+class Sight:
+    """A file as it was found: a picture, or what is wrong with it."""
+
+    path: Path
+    stamp: Stamp
+    digest: str | None
+    image: Image.Image | None = None
+    taken: float | None = None
+    look: str | None = None
+    error: str | None = None
+
+
+@dataclass
+class Waited:
+    """How much of the time went into waiting for pictures."""
+
+    seconds: float = 0.0
+
+
+def signature(model: Path, vlm: VLM, dtype: str) -> str:
+    """The model and how it is asked, for a line of the ledger: "rapo@1f2e3d4c5b6a".
+
+    A model is known by its files; its folder's name is for people.
+    """
+    asked = json.dumps([fingerprint(find_folder(model)), vlm.described(0.0), dtype])
+    return f"{model.name}@{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
+
+
+def see(path: Path, vlm: VLM) -> Sight:
+    """Read one file. The stamp comes first: a file that changes meanwhile is done again."""
+    sight = Sight(path, stamp(path), digest(path))
+    try:
+        image = load_image(path)
+    except DataError as error:
+        sight.error = str(error).removeprefix(f"{path}: ")
+        return sight
+    sight.image, sight.look, sight.taken = vlm.fit(image), look_of(image), taken(path)
+    return sight
+
+
+def replies(vlm: VLM, images: Sequence[Image.Image], tokens: int, graphs: Graphs | None
+            ) -> list[tuple[float | None, str]]:
+    """(score, whole reply) for each picture: this is the place where scores come from.
+
+    Args:
+        tokens: per forward; bounds the memory, changes no answer.
+    """
+    limit = vlm.asking.max_new_tokens
+    lengths = [(vlm.prompt_length(image), limit) for image in images]
+    told: dict[int, str] = {}
+    for batch in token_batches(lengths, cached(tokens)):
+        rolls = rollout(vlm, vlm.prompts([images[i] for i in batch]), k=1, max_new_tokens=limit,
+                        temperature=0, tokens=tokens, graphs=graphs)
+        told |= {i: one.text for i, (one,) in zip(batch, rolls.answers(vlm), strict=True)}
+    return [(parse_score(told[i]), told[i]) for i in range(len(images))]
+
+
+def rows_of(vlm: VLM, sights: Sequence[Sight], tokens: int, graphs: Graphs | None
+            ) -> list[dict[str, Any]]:
+    """A line of the ledger for each file; see there."""
+    seen = [sight for sight in sights if sight.image is not None]
+    told = iter(replies(vlm, [sight.image for sight in seen], tokens, graphs))
+    rows = []
+    for sight in sights:
+        row: dict[str, Any] = {"path": str(sight.path), "score": None}
+        if sight.error is None:
+            row["score"], text = next(told)
+            row |= {"critique": critique_of(text), "taken": sight.taken, "look": sight.look}
+            row |= {"reply": text} if row["score"] is None else {}
+        error = sight.error or (SILENT if row["score"] is None else None)
+        rows.append(row | ({"error": error} if error else {}) | sight.stamp._asdict()
+                    | {"hash": sight.digest})
+    return rows
+
+
+def score_all(vlm: VLM, paths: Sequence[Path], tokens: int, waited: Waited
+              ) -> Iterator[list[dict[str, Any]]]:
+    """Rows of all pictures in the order of `paths`, window by window, on every process.
+
+    Raises:
+        NotFinite: the model's numbers are.
+    """
+    graphs = Graphs() if vlm.device.type == "cuda" else None
+    whole = WINDOW * size()
+    windows = [paths[i : i + whole] for i in range(0, len(paths), whole)]
+    mine = [[window[i] for i in share(len(window))] for window in windows]
+    sights = in_threads(lambda path: see(path, vlm), (path for part in mine for path in part),
+                        2 * WINDOW)
+    with closing(sights):
+        for window, part in zip(windows, mine, strict=True):
+            begun = time.perf_counter()
+            some = list(islice(sights, len(part)))
+            waited.seconds += time.perf_counter() - begun
+            with at(str(window[0])):
+                yield everyone(rows_of(vlm, some, tokens, graphs))
