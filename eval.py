@@ -139,7 +139,7 @@ def show(cfg: ScoreConfig, files: Targets, ledger: Ledger, found: Found) -> int:
         more = by_dimension if cfg.dimensions else lambda critique: {}
         write_pieces(files.csv, as_csv(best, ledger.row, more))
     if files.html:
-        write_sheet(files.html, cfg, chosen, ledger)
+        write_sheet(files.html, cfg, chosen, ledger, len(best))
     if cfg.xmp:
         written, there = rate(((one.path, one.stars) for one in chosen), cfg.xmp, cfg.dry_run)
         say(f"sidecars: {written:,} {'would be written' if cfg.dry_run else 'written'}, "
@@ -148,10 +148,11 @@ def show(cfg: ScoreConfig, files: Targets, ledger: Ledger, found: Found) -> int:
     return len(lost)
 
 
-def write_sheet(path: Path, cfg: ScoreConfig, chosen: list[Standing], ledger: Ledger) -> None:
-    """The contact sheet of the best that fit on it."""
+def write_sheet(path: Path, cfg: ScoreConfig, chosen: list[Standing], ledger: Ledger, n: int
+                ) -> None:
+    """The contact sheet of the best, as many as fit on it; n were asked for."""
     some = chosen[:MOST]
-    note = (f"{len(some):,} of {len(ledger.lines):,} pictures, the best first, "
+    note = (f"{len(some):,} of {n:,} pictures, the best first, "
             f"scored by {ledger.by.rpartition('@')[0]}.")
     title = " ".join(Path(word).name or word for word in cfg.paths if word != "-")
     if len(chosen) > MOST:
