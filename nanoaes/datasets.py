@@ -85,7 +85,7 @@ def _examples(known: Download, source: Source) -> Iterator[Example]:
         if (label := source.says(*cells)) is None:
             return None
         image, score, std, theme = label
-        if not image or image.endswith("/"):
+        if image[-1:] in ("", "/"):
             raise ValueError("there is no image name")
         same = os.path.normpath(image) if "/" in image else image  # a Path's own hash is slow
         if same in seen:
