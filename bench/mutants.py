@@ -302,7 +302,7 @@ TABLE = {
         M("an infinite scale", "-math.inf < lo < hi < math.inf", "lo < hi", "specs"),
         M("a ratio of nothing", "if not (ratio := Fraction(found[2])):",
           "if (ratio := Fraction(found[2])) < 0:", "specs"),
-        M("~ is a folder", "return os.path.expanduser(text)", "return text", "specs"),
+        M("~ is a folder", "return os.path.expanduser(text.strip())", "return text", "specs"),
     ],
     "nanoaes/records.py": [
         M("a field twice is its last", "if len(row) < len(pairs):", "if 0:", "records"),

@@ -209,6 +209,7 @@ def read_all(specs: str, split: str, bad_images: str, *, columns: str = "", limi
 def _refuse_missing(name: str, examples: Sequence[Example]) -> None:
     """Said of the folder, once, before each picture is looked for."""
     if not any(os.path.exists(e.image) for e in examples):
-        image = examples[0].image
-        raise DataError(f"{image.parent}: none of {name}'s {len(examples)} pictures is there, such "
-                        f"as {short(image.name)}; put them there, or correct the spec's path")
+        folder = os.path.commonpath([os.path.abspath(e.image.parent) for e in examples])
+        raise DataError(f"{folder}: none of {name}'s {len(examples)} pictures is there, such as "
+                        f"{short(examples[0].image.name)}; put them there, or correct the spec's "
+                        "path")

@@ -102,4 +102,6 @@ def _cell(row: dict[str, Any], names: Sequence[str]) -> str:
         if len(value) != 1:
             raise ValueError(f"{len(value)} {name} where one is scored")
         value = value[0]
+    if isinstance(value, dict | list):
+        raise ValueError(f"{name} is neither text nor number")
     return str(value).strip()

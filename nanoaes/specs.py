@@ -1,7 +1,7 @@
 """What the command line calls a set: `format:path[@lo-hi][*ratio]`, several with a comma between.
 
 A comma parts sets only before the `name:` of a format, so that folders may have commas in their
-names; blanks, `@` and `:` stand for themselves, too.
+names; blanks inside, `@` and `:` stand for themselves, too.
 """
 
 import difflib
@@ -43,7 +43,7 @@ def parse_spec(text: str, split: str) -> Spec:
         DataError: no known format, no path, a scale that is missing, impossible or not asked for.
     """
     name, _, rest = text.partition(":")
-    if name not in FORMATS or not rest:
+    if name not in FORMATS or not rest.strip():
         raise DataError(f"{short(text)!r} is not format:path; did you mean "
                         f"{_near(name)}:{rest or 'PATH'}?")
     rest, ratio = _ratio(text, rest)
@@ -76,7 +76,7 @@ def _ratio(text: str, rest: str) -> tuple[str, Fraction | None]:
 
 
 def _path(text: str) -> str:
-    return os.path.expanduser(text)
+    return os.path.expanduser(text.strip())
 
 
 def _near(name: str) -> str:

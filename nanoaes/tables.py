@@ -1,8 +1,8 @@
 """A label file -> its rows, whatever its encoding and its delimiter.
 
-UTF-8, UTF-16 and Windows-1252 (which holds Latin-1) are recognised, and so are `,` `;` and tab
-between cells and a decimal comma; what is none of these is refused by name. Columns are found by
-name without regard to case.
+UTF-8, UTF-16, UTF-32 and Windows-1252 (which holds Latin-1) are recognised, and so are `,` `;` and
+tab between cells and a decimal comma; what is none of these is refused by name. Columns are found
+by name without regard to case.
 Left out: cells that span lines, which a label file has only by a quote that was never closed.
 """
 
@@ -19,7 +19,8 @@ from nanoaes.progress import say
 
 T = TypeVar("T")
 Row = tuple[int, Sequence[str]]     # the line that it begins on, from 1; its cells
-BOMS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+BOMS = {b"\xff\xfe\0\0": "utf-32-le", b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le",
+        b"\xfe\xff": "utf-16-be"}
 
 
 def short(text: str, limit: int = 80) -> str:

@@ -117,12 +117,12 @@ def test_columns_reach_the_reader(albums: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad_images", ["refuse", "skip"])
 def test_pictures_that_are_all_missing_are_said_once(tmp_path: Path, bad_images: str) -> None:
-    write(tmp_path / "labels/merge/test.csv",
-          "image,score\n" + "".join(f"{i}.jpg,5\n" for i in range(3000)))
+    write(tmp_path / "annotation/PARA-GiaaTest.csv", "imageName,sessionId,aestheticScore_mean\n"
+          + "".join(f"{i}.jpg,session{i % 9},5\n" for i in range(3000)))
     with pytest.raises(DataError) as error:
-        read_all(f"tad66k:{tmp_path}", "test", bad_images)
+        read_all(f"para:{tmp_path}", "test", bad_images)
     message = str(error.value)
-    assert message.startswith(f"{tmp_path / 'TAD66K'}: none of TAD66K's 3000 pictures is there")
+    assert message.startswith(f"{tmp_path / 'imgs'}: none of PARA's 3000 pictures is there, such")
     assert "0.jpg" in message and "\n" not in message
 
 

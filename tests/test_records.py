@@ -79,6 +79,7 @@ def test_a_row_without_a_score_is_passed_over_and_counted(
     ("json", '[{"gt_score": 3}]', "row 1: there is no image or img_path or images"),
     ("json", '[{"image": "", "gt_score": 3}]', "row 1: there is no image"),
     ("json", '[{"images": ["a.jpg", "b.jpg"], "gt_score": 3}]', "row 1: 2 images where one"),
+    ("json", '[{"image": {"path": "a.jpg"}, "gt_score": 3}]', "row 1: image is neither text nor"),
     ("json", '[{"images": [], "gt_score": 3}]', "row 1: 0 images where one"),
     ("json", '[{"images": "a.jpg", "messages": "3"}]', "row 1: messages are no [{role, content}"),
     ("json", '[{"images": "a.jpg", "messages": [{"role": "user", "content": "?"}]}]',
@@ -92,7 +93,7 @@ def test_a_row_without_a_score_is_passed_over_and_counted(
     ("json", "[" * 10**5, "correct it"),
     ("json", '[{"image": "a.jpg", "gt_score": "' + "x" * 10**6 + '"}]', "is not a number"),
     ("json", '["' + "x" * 10**6 + '"]', "row 1: no {…} but 'xxx"),
-], ids=range(23))
+], ids=range(24))
 def test_what_is_no_such_list_is_named(tmp_path: Path, kind: str, text: str, problem: str) -> None:
     file = write(tmp_path / "a.json", text)
     with pytest.raises(DataError) as error:

@@ -47,7 +47,8 @@ def test_a_scale_is_any_two_numbers(tmp_path: Path, text: str, scale: tuple) -> 
 
 @pytest.mark.parametrize("spec, path, ratio", [
     ("ava:data/AVA", "data/AVA", None), ("ava:data/AVA*2", "data/AVA", Fraction(2)),
-    ("flickr_aes:F * 0.5 ", "F ", Fraction(1, 2)), ("ava:a*b", "a*b", None),
+    ("flickr_aes: F * 0.5 ", "F", Fraction(1, 2)), ("ava:a*b", "a*b", None),
+    ("csv: p.csv @ 1 - 5 ", "p.csv", None),
     ("csv:p.csv@1-5*3", "p.csv", Fraction(3)), ("csv:a@b:c, d.csv@1-5", "a@b:c, d.csv", None),
     ("csv:{split}/p_{split}.csv@0-1", "train/p_train.csv", None),
 ])
@@ -83,7 +84,7 @@ def test_a_tilde_is_ones_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ("csv:p.csv@1_5", "lowest and highest"), ("csv:p.csv@5", "lowest and highest"),
     ("csv:p.csv@0-1e999", "lowest and highest"), ("csv:p.csv@1-10-2", "lowest and highest"),
     ("baid:nowhere@0-10", "the other formats have their own"),
-    ("x" * 10**5, "is not format:path"),
+    ("x" * 10**5, "is not format:path"), ("ava: ", "is not format:path"),
 ])
 def test_what_is_no_spec_is_named(spec: str, problem: str) -> None:
     with pytest.raises(DataError, match=problem) as error:

@@ -17,7 +17,7 @@ ROWS = "image{d}score{d}std\r\nété à Nîmes.jpg{d}3{p}5{d}0{p}5\r\nb.jpg{d}1{
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be",
-                                      "latin-1", "cp1252"])
+                                      "utf-32", "latin-1", "cp1252"])
 @pytest.mark.parametrize("delimiter, point", [(",", "."), (";", ","), (";", "."), ("\t", ","),
                                               ("\t", ".")])
 def test_encodings_delimiters_and_decimal_commas(
