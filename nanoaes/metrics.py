@@ -6,8 +6,7 @@ checkpoints are chosen by, and counted in `parse_fail`. A figure that does not e
 a constant) is None and never NaN, so that a result can be written as JSON. Statistics are scipy's
 but for the ranks: with its rankdata, which sorts, `evaluate` takes 2 to 3 times as long (1.0 s ->
 2.9 s at n = 20,000, one thread). Left out: the 4-parameter logistic fit that image-quality papers
-apply before PLCC (the paper reports none), and intervals for KRCC and the errors (nobody compares
-them).
+apply before PLCC (the paper reports none), KRCC's interval (a figure of pairs: `choices.py`).
 """
 
 import warnings
@@ -21,6 +20,7 @@ CHUNK = 100_000  # numbers of one bootstrap block: fits a cache; 2,000,000 take 
 AVA_SCALE = (1.0, 10.0)
 AVA_BORDER = 5.0  # label and prediction <= 5 is low: the convention of AVA's binary accuracy
 CORRELATIONS = ("plcc", "srcc")
+RESAMPLED = (*CORRELATIONS, "rmse", "mae")
 DASH = "–"
 
 
@@ -36,16 +36,17 @@ def evaluate(pred: Sequence[float | None], truth: Sequence[float],
         seed: of the bootstrap; the same seed gives the same interval.
         cut: (n,) which answers ended at the length limit. None: none did.
     Returns:
-        plcc, srcc, krcc in [-1, 1]: None for fewer than 3 readable answers, or where predictions
-            or truths are constant. rmse, mae: errors on [0, 1], None when nothing is readable.
+        plcc, srcc, krcc in [-1, 1]: None (undefined) for fewer than 2 readable answers, or where
+            predictions or truths are constant. rmse, mae: errors on [0, 1], None when nothing is
+            readable.
         strict: {plcc, srcc} over all images, see `strict_scores`; 0.0 where there is no order.
         distinct: how many different scores were read. ties: share of the readable pairs whose
             scores are equal, which SRCC knows no order of; None for fewer than 2 answers.
         n: all images; parse_fail: how many of them have no readable answer.
         cut: how many answers were cut. Not a part of parse_fail: a cut answer may be readable.
         std_ratio: std of predictions / std of truth; below 1 the model shrinks to the mean.
-        plcc_ci, srcc_ci: [lo, hi], the 95 % percentile interval over resampled images, or None;
-            lo <= estimate <= hi, see `_interval`.
+        plcc_ci, srcc_ci, rmse_ci, mae_ci: [lo, hi], the 95 % percentile interval over resampled
+            images, or None, also for fewer than 3; lo <= estimate <= hi, see `_interval`.
         accuracy: share of images on the right side of AVA's 5, or None on another scale.
     Raises:
         ValueError: different lengths, or a truth that is not finite.
@@ -63,8 +64,8 @@ def evaluate(pred: Sequence[float | None], truth: Sequence[float],
     out |= {**_correlations(x, y), "krcc": _kendall(x, y), **_errors(x, y), **counts,
             "parse_fail": int((~readable).sum())}
     out |= _ties(x)
-    out["plcc_ci"] = _interval(_pearson, x, y, out["plcc"], seed)
-    out["srcc_ci"] = _interval(_spearman, _levels(x), _levels(y), out["srcc"], seed)
+    drawn = resamples(x, y, seed) if len(x) >= 3 else dict.fromkeys(RESAMPLED)
+    out |= {f"{key}_ci": _interval(drawn[key], out[key]) for key in RESAMPLED}
     is_ava = native_scale is not None and tuple(native_scale) == AVA_SCALE
     out["accuracy"] = _accuracy(x, y, *AVA_SCALE) if is_ava and len(x) else None
     return out
@@ -93,7 +94,7 @@ def _with_nan(pred: Sequence[float | None]) -> np.ndarray:
 
 
 def _has_order(x: np.ndarray, y: np.ndarray) -> bool:
-    return len(x) >= 3 and np.ptp(x) > 0 and np.ptp(y) > 0
+    return len(x) >= 2 and np.ptp(x) > 0 and np.ptp(y) > 0
 
 
 def _correlations(x: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
@@ -121,9 +122,16 @@ def _errors(x: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
     """RMSE, MAE and the ratio of the spreads, of two (n,) vectors."""
     if len(x) == 0:
         return {"rmse": None, "mae": None, "std_ratio": None}
-    rmse, mae = np.sqrt(np.mean((x - y) ** 2)), np.mean(np.abs(x - y))
     spread = float(x.std() / y.std()) if np.ptp(y) > 0 else None
-    return {"rmse": float(rmse), "mae": float(mae), "std_ratio": spread}
+    return {"rmse": float(_rmse(x, y)), "mae": float(_mae(x, y)), "std_ratio": spread}
+
+
+def _rmse(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.sqrt(np.mean((x - y) ** 2, axis=axis))
+
+
+def _mae(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.mean(np.abs(x - y), axis=axis)
 
 
 def _accuracy(x: np.ndarray, y: np.ndarray, lo: float, hi: float) -> float:
@@ -162,9 +170,25 @@ def _ranks(levels: np.ndarray) -> np.ndarray:
     return ranks.reshape(levels.shape)
 
 
-def _interval(statistic: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray,
-              estimate: float | None, seed: int) -> list[float] | None:
-    """95 % percentile interval of statistic(x, y) = `estimate`; images are drawn with replacement.
+def resamples(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """(RESAMPLES,) values of each of RESAMPLED, images drawn with replacement from (n,) readable
+    ones: the same draws for every figure, and for every x of the same n and seed."""
+    levels = _levels(x), _levels(y)
+    return {"plcc": _resampled(_pearson, x, y, seed), "srcc": _resampled(_spearman, *levels, seed),
+            "rmse": _resampled(_rmse, x, y, seed), "mae": _resampled(_mae, x, y, seed)}
+
+
+def _resampled(statistic: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray, seed: int
+               ) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        return bootstrap((x, y), statistic, paired=True, vectorized=True, method="percentile",
+                         n_resamples=RESAMPLES, batch=max(1, CHUNK // len(x)),
+                         rng=np.random.default_rng(seed)).bootstrap_distribution
+
+
+def _interval(values: np.ndarray | None, estimate: float | None) -> list[float] | None:
+    """95 % percentile interval of an `estimate` whose resampled values are (RESAMPLES,).
 
     A resample without spread has no correlation and is left out; hence the percentiles are taken
     here, where scipy's would be NaN. The interval is widened to its estimate, which lies outside
@@ -172,13 +196,8 @@ def _interval(statistic: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray
     at an end (by up to 0.01), PLCC of a perfect line (by rounding). A BCa interval would be no
     remedy: it leaves out most of the same.
     """
-    if estimate is None:
+    if values is None or estimate is None:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        values = bootstrap((x, y), statistic, paired=True, vectorized=True, method="percentile",
-                           n_resamples=RESAMPLES, batch=max(1, CHUNK // len(x)),
-                           rng=np.random.default_rng(seed)).bootstrap_distribution
     lo, hi = np.percentile(values[np.isfinite(values)], (2.5, 97.5))
     return [float(min(lo, estimate)), float(max(hi, estimate))]
 

@@ -12,7 +12,7 @@ SCRIPTS = [ROOT / name for name in ("train_rapo.py", "train_sft.py", "build_cot.
 ARROWS = {  # module -> what it may import from nanoaes; only scripts compose what is in the wings
     "errors": set(), "prompt": set(), "reward": set(), "rapo": set(), "metrics": set(),
     "cot": set(), "kernels": set(), "attention": set(), "windows": set(), "batching": set(),
-    "graphs": set(), "inputs": set(), "sampling": set(), "progress": set(),
+    "graphs": set(), "inputs": set(), "choices": set(), "sampling": set(), "progress": set(),
     "config": {"errors"}, "runs": {"errors"}, "watch": {"progress"}, "parallel": {"errors"},
     "optimize": {"errors", "parallel"}, "schedule": {"config", "progress", "sampler"},
     "presets": {"config"}, "options": {"config", "presets"},

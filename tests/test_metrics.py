@@ -67,6 +67,28 @@ def test_ties(pairs):
         assert got["krcc"] == pytest.approx(slow_tau_b(x, y), abs=1e-12)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30),
+       st.integers(1, 3))
+def test_figures_are_scipys(pairs, digits):
+    """To 1e-12, with ties, constants, two pictures; what scipy has no number for is None."""
+    x, y = np.round(np.array(pairs).T, digits)
+    got = evaluate(x, y)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert got["plcc"] is got["srcc"] is got["krcc"] is None
+        return
+    names = {"plcc": stats.pearsonr, "srcc": stats.spearmanr, "krcc": stats.kendalltau}
+    for key, of in names.items():
+        assert got[key] == pytest.approx(of(x, y).statistic, abs=1e-12)
+
+
+def test_two_pictures_are_in_order_or_not_and_have_no_interval():
+    for pred, sign in (([0.1, 0.4], 1.0), ([0.4, 0.1], -1.0)):
+        got = evaluate(pred, [0.2, 0.9])
+        assert [got[key] for key in ("plcc", "srcc", "krcc")] == [sign] * 3
+        assert [got[f"{key}_ci"] for key in metrics.RESAMPLED] == [None] * 4
+
+
 def test_ranks_are_average_ranks():
     levels = np.random.default_rng(0).integers(0, 5, (7, 30))
     np.testing.assert_allclose(metrics._ranks(levels), stats.rankdata(levels, axis=1))
@@ -82,6 +104,9 @@ def test_bootstrap_against_a_loop():
     srcc = [np.corrcoef(a, b)[0, 1] for a, b in ranks]
     np.testing.assert_allclose(got["plcc_ci"], np.percentile(plcc, (2.5, 97.5)))
     np.testing.assert_allclose(got["srcc_ci"], np.percentile(srcc, (2.5, 97.5)))
+    off = (x - y)[picks]
+    for key, values in (("rmse", np.sqrt((off**2).mean(1))), ("mae", np.abs(off).mean(1))):
+        np.testing.assert_allclose(got[f"{key}_ci"], np.percentile(values, (2.5, 97.5)))
 
 
 def test_bootstrap_is_seeded_and_brackets_the_value():
@@ -134,7 +159,7 @@ def test_unreadable_answers_are_left_out_and_counted():
     assert {k: got[k] for k in same} == {k: full[k] for k in same}
 
 
-@pytest.mark.parametrize("pred", [[0.5] * 5, [0.1, None, 0.3, None, None], [None] * 5])
+@pytest.mark.parametrize("pred", [[0.5] * 5, [0.1, None, None, None, None], [None] * 5])
 def test_no_order_is_none_and_json_safe(pred):
     got = evaluate(pred, [0.1, 0.2, 0.3, 0.4, 0.5], (1, 10))
     assert [got[k] for k in ("plcc", "srcc", "krcc", "plcc_ci", "srcc_ci")] == [None] * 5
