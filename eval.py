@@ -1,9 +1,10 @@
 """Score test sets with a checkpoint and compare with people: PLCC, SRCC and their kin.
 
     python eval.py                     the toy's four test sets with the model of train_rapo.py
-    python eval.py --model FOLDER --test_in ava:data/AVA --test_ood para:data/PARA
+    python eval.py bench --model FOLDER --test_in ava:data/AVA --test_ood para:data/PARA
+    python eval.py compare A/predictions.jsonl B/predictions.jsonl
     python eval.py score photos/ --model FOLDER --out scores.csv     pictures without labels
-    python eval.py [VERB] --help       all options
+    python eval.py VERB --help         all options
 
 Greedy by default. Sets are never pooled; in-domain and out-of-domain means are kept apart. The
 training script compares its stages with the same functions (`nanoaes/evaluation.py`).
@@ -18,23 +19,29 @@ from collections import Counter
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from nanoaes import overlap
+from nanoaes import details, overlap, paired
 from nanoaes.ahead import in_threads
+from nanoaes.calibration import before_and_after
 from nanoaes.checkpoint import write_json
-from nanoaes.config import EvalConfig, OptionError, RAPOConfig, ScoreConfig
+from nanoaes.config import OptionError, RAPOConfig
 from nanoaes.datasets import Example, read_all
 from nanoaes.dimensions import by_dimension
 from nanoaes.errors import Ended, Stopped
-from nanoaes.evaluation import Sets, evaluate_sets
+from nanoaes.evaluation import Sets, evaluate_sets, read_sets
 from nanoaes.found import Found, find
+from nanoaes.hub import find_folder
 from nanoaes.index import Index
 from nanoaes.ledger import Ledger
-from nanoaes.metrics import format_table, percent, short, unreadable
+from nanoaes.metrics import format_table, unreadable
 from nanoaes.models import load_whole
+from nanoaes.page.report import write_report
 from nanoaes.page.sheet import MOST, SIGN, Shot, sheet, thumbnail
 from nanoaes.parallel import by_first, first
+from nanoaes.predictions import beside, check_writable, digest, open_log
 from nanoaes.progress import progress, say
+from nanoaes.readout import Reading
 from nanoaes.runs import hold_file, keep_going
+from nanoaes.same import fingerprint
 from nanoaes.sampler import by_dataset, hold_out
 from nanoaes.scoring import Waited, score_all, signature
 from nanoaes.script import run_verbs
@@ -42,6 +49,8 @@ from nanoaes.standing import Standing, as_csv, borders, choose, standings, table
 from nanoaes.stop import stopping
 from nanoaes.targets import Targets, targets, write_pieces
 from nanoaes.toy import road as toy
+from nanoaes.verbs import CompareConfig, EvalConfig, ScoreConfig
+from nanoaes.vlm import VLM
 from nanoaes.xmp import rate
 
 TOLD = 20  # lines of a list that can be long
@@ -50,37 +59,79 @@ NOT_ASKED_SO = "is the model cold-started, and asked as it was trained (--prompt
 
 
 def bench(cfg: EvalConfig) -> dict:
-    """Evaluate, write the result, print the table."""
+    """Evaluate, write the result and its page, print the table."""
     model = Path(cfg.model) if cfg.model else Path(cfg.run) / "rapo"
+    out = Path(cfg.out or (model if model.is_dir() else Path(cfg.run) / model.name) / "eval.json")
+    sets, few, dropped = by_first(lambda: test_sets(cfg, out))
     vlm = load_whole(model, cfg)
-    test_in, test_ood = cfg.test_in, cfg.test_ood
-    if not (test_in or test_ood):
-        _, test_in, test_ood = by_first(lambda: toy.sets(Path(cfg.run) / "world", None))
-    sets = by_first(lambda: read_sets(test_in, test_ood, cfg.bad_images, cfg.columns,
-                                      Index(Path(cfg.run))))
-    result = {"checkpoint": str(model), **evaluate_sets(
-        vlm, sets, label=f"evaluating {model}", readout=cfg.readout, samples=cfg.samples,
-        temperature=cfg.temperature, seed=cfg.seed, tokens=cfg.tokens_per_micro_batch)}
-    if first():
-        tell(cfg, model, result)
+    with ExitStack() as claimed:
+        about = by_first(lambda: what_answers(cfg, model, vlm, sets))
+        log = by_first(lambda: open_log(out, about, claimed))
+        asking = dict(readout=cfg.readout, samples=cfg.samples, temperature=cfg.temperature,
+                      seed=cfg.seed, tokens=cfg.tokens_per_micro_batch, log=log)
+        result = {"checkpoint": str(model), "model": about["model"],
+                  **evaluate_sets(vlm, sets, label=f"evaluating {model}", **asking)}
+        details.add_details(result, sets, dropped, cfg.seed)
+        for name, (_, examples) in few.items():
+            told = evaluate_sets(vlm, few, label="labelled pictures", **asking)["sets"][name]
+            result["calibration"] = before_and_after(examples, told["items"], result["sets"],
+                                                     cfg.seed)
+        if first():
+            tell(cfg, out, model, result)
     return result
 
 
-def tell(cfg: EvalConfig, model: Path, result: dict) -> None:
-    """The result as a file and as a table."""
-    home = model if model.is_dir() else Path(cfg.run)  # a hub's model has no folder here
-    out = Path(cfg.out) if cfg.out else home / "eval.json"
+def test_sets(cfg: EvalConfig, out: Path) -> tuple[Sets, Sets, Counter[str]]:
+    """(sets, the one of --calibrate if any, unreadable pictures of each), or what is wrong."""
+    check_writable(out)
+    named = cfg.test_in, cfg.test_ood
+    if not any(named):
+        _, *named = toy.sets(Path(cfg.run) / "world", None)
+    dropped: Counter[str] = Counter()
+    index = Index(Path(cfg.run))
+    sets = read_sets(*named, cfg.bad_images, cfg.columns, index, dropped)
+    return sets, labelled(cfg, sets, index), dropped
+
+
+def labelled(cfg: EvalConfig, sets: Sets, index: Index) -> Sets:
+    """The pictures of --calibrate as a set; none without. A bare file is on the sets' own scale."""
+    if not cfg.calibrate:
+        return {}
+    spec, scales = cfg.calibrate, {examples[0].scale for _, examples in sets.values()}
+    if ":" not in spec:
+        if len(scales) > 1:
+            raise OptionError(f"--calibrate {spec}: the test sets have several scales; say its "
+                              f"own, csv:{spec}@LO-HI")
+        spec = "csv:{}@{:g}-{:g}".format(spec, *scales.pop())
+    few = read_all(spec, "test", cfg.bad_images, columns=cfg.columns, index=index)
+    # A name that says which pictures: with others the test sets' evaluation goes on all the same.
+    return {f"--calibrate {digest(few)}": ("in", few)}
+
+
+def what_answers(cfg: EvalConfig, model: Path, vlm: VLM, sets: Sets) -> dict:
+    """All that changes an answer: with the same an evaluation goes on."""
+    drawn_at = Reading(cfg.readout, cfg.samples, cfg.temperature).drawn_at
+    return {"model": fingerprint(find_folder(model)), "decoding": vlm.described(drawn_at),
+            "readout": cfg.readout, "samples": cfg.samples, "dtype": cfg.dtype,
+            "seed": cfg.seed if drawn_at else None,
+            "sets": {name: digest(examples) for name, (_, examples) in sets.items()}}
+
+
+def tell(cfg: EvalConfig, out: Path, model: Path, result: dict) -> None:
+    """The result as a file, as a page and as a table."""
+    predictions, report = beside(out)
     write_json(out, result)
+    with keep_going("the report", say):
+        write_report(report, f"{model.name} on {len(result['sets'])} test sets", [],
+                     {model.name: result}, vars(cfg), [])
     print(format_table({model.name: result}))
     for name, part in result["sets"].items():
-        m = part["metrics"]
-        print(f"{name}: n {m['n']}, unreadable {m['parse_fail']}, cut {m['cut']}, "
-              f"{m['distinct']} distinct scores, {percent(m['ties'])} of pairs tied, "
-              f"KRCC {short(m['krcc'])}, RMSE {short(m['rmse'])}, MAE {short(m['mae'])}, "
-              f"PLCC 95 % {m['plcc_ci']}, SRCC 95 % {m['srcc_ci']}")
+        print(*details.lines(name, part), sep="\n")
+    if "calibration" in result:
+        print(*details.calibrated(result["calibration"]), sep="\n")
     if unreadable(result) > 0.5:
         print(f"{unreadable(result):.0%} of the answers are unreadable: {NOT_ASKED_SO}")
-    print(f"written: {out}")
+    print(f"written: {out}, {predictions.name}, {report.name}")
 
 
 def score(cfg: ScoreConfig) -> None:
@@ -167,38 +218,18 @@ def write_sheet(path: Path, cfg: ScoreConfig, chosen: list[Standing], ledger: Le
         write_pieces(path, sheet(title[:80] or "Pictures", note, shots, bar))
 
 
-def compare(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: Path) -> dict[str, dict]:
-    """Every stage on the test sets, and `eval_STAGE.json` of each."""
-    evals = {}
-    for name, path in stages.items():
-        vlm = load_whole(path, cfg)
-        evals[name] = {"checkpoint": str(path), **evaluate_sets(
-            vlm, tests, label=f"test: {name}", seed=cfg.seed, tokens=cfg.tokens_per_micro_batch)}
-        with keep_going(f"the evaluation of {name}", say):
-            if first():
-                write_json(run / f"eval_{name.replace(' ', '_')}.json", evals[name])
-        del vlm  # or two are held while the next one is read
-    return evals
-
-
-def read_sets(test_in: str, test_ood: str, bad_images: str, columns: str = "",
-              index: Index | None = None) -> Sets:
-    """Two lists of specs -> the test sets, in-domain ones first.
-
-    Raises:
-        UserError: a set of the same name in both lists, or no set at all.
-    """
-    sets: Sets = {}
-    for domain, specs in (("in", test_in), ("ood", test_ood)):
-        for name, examples in by_dataset(
-                read_all(specs, "test", bad_images, columns=columns, index=index)).items():
-            if name in sets:
-                raise OptionError(f"--test_in and --test_ood both hold a set named {name}; "
-                                  "rename one of its files")
-            sets[name] = domain, examples
-    if not sets:
-        raise OptionError("no test set; name one with --test_in csv:FILE@LO-HI")
-    return sets
+def compare(cfg: CompareConfig) -> None:
+    """Two evaluations of the same pictures, figure by figure."""
+    if len(cfg.files) != 2:
+        raise OptionError(f"compare needs two files of predictions, not {len(cfg.files)}: "
+                          "eval.py compare A/predictions.jsonl B/predictions.jsonl")
+    if cfg.out:
+        check_writable(Path(cfg.out))
+    result = paired.compared(*map(Path, cfg.files), cfg.seed)
+    if first():
+        print(*paired.lines(result), sep="\n")
+        if cfg.out:
+            write_json(Path(cfg.out), result)
 
 
 def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
@@ -221,4 +252,5 @@ def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
 
 
 if __name__ == "__main__":
-    run_verbs({"bench": (bench, EvalConfig), "score": (score, ScoreConfig)})
+    run_verbs({"bench": (bench, EvalConfig), "score": (score, ScoreConfig),
+               "compare": (compare, CompareConfig)})

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import train_sft
-from eval import compare, pictures
+from eval import pictures
 from nanoaes.ahead import ahead
 from nanoaes.batching import token_batches
 from nanoaes.checkpoint import cut_rows, read_rows, recover, set_aside, write_json
@@ -30,7 +30,7 @@ from nanoaes.datasets import Example
 from nanoaes.diary import Diary
 from nanoaes.dry_run import planned, settled
 from nanoaes.errors import at
-from nanoaes.evaluation import Best, Sets
+from nanoaes.evaluation import Best, Sets, compare_stages
 from nanoaes.graphs import Graphs
 from nanoaes.hub import find_folder
 from nanoaes.inputs import Prompts
@@ -263,7 +263,7 @@ def make_room(cfg: RAPOConfig, run: Path, models: Models, saves: Saves) -> int:
 
 def report(cfg: RAPOConfig, stages: dict[str, Path], tests: Sets, run: Path, step: int) -> None:
     """Every stage on the test sets: `eval_*.json`, report, then the table."""
-    evals = compare(stages, tests, cfg, run)
+    evals = compare_stages(stages, tests, cfg, run)
     if not first():
         return
     remarks = [] if cfg.train else [f"{name}: {toy.remark(result, run / 'world')}"

@@ -448,6 +448,10 @@ TABLE = {
           "            append_row", "best"),
         M("no row of the cold start",
           '        append_row(self.history, {"step": 0, **row})\n', "", "best"),
+        M("in-domain and out-of-domain swapped", '(("in", test_in), ("ood", test_ood))',
+          '(("in", test_ood), ("ood", test_in))', "eval"),
+        M("every stage is the first one", "vlm = load_whole(path, cfg)",
+          "vlm = load_whole(list(stages.values())[0], cfg)", "eval"),
     ],
     "nanoaes/readout.py": [
         M("every batch with the first one's numbers", "uniforms(reading.seed, 0, places,",
@@ -459,10 +463,6 @@ TABLE = {
     "eval.py": [
         M("held-out pictures may be test pictures", "[e.image for e in seen]",
           "[e.image for e in hold_out(seen, cfg.heldout)[0]]", "overlap"),
-        M("in-domain and out-of-domain swapped", '(("in", test_in), ("ood", test_ood))',
-          '(("in", test_ood), ("ood", test_in))', "eval"),
-        M("every stage is the first one", "vlm = load_whole(path, cfg)",
-          "vlm = load_whole(list(stages.values())[0], cfg)", "eval"),
     ],
     "train_sft.py": [
         M("the cold start sees the first pictures", "for path, _ in mine(step))",

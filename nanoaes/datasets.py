@@ -7,6 +7,7 @@ CSV or JSON list of one's own. Every row becomes an `Example` with its score on 
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -143,12 +144,13 @@ def _own(asked: Spec, columns: tuple[str, ...]) -> Download:
 
 
 def check_images(examples: Sequence[Example], bad_images: str = "refuse",
-                 index: Index | None = None) -> list[Example]:
+                 index: Index | None = None, dropped: Counter[str] | None = None
+                 ) -> list[Example]:
     """Decode every image; those whose image is whole, in order. Prints n kept / n expected.
 
     A bad image: DataError at the first ("refuse"), or dropped with the first five listed ("skip";
     DataError if none is left).
-    index: of the images that need not be decoded again.
+    index: of the images that need not be decoded again. dropped: told how many of each set.
     """
     paths, bad, seen = [example.image for example in examples], {}, 0
     with closing((index or Index()).check(paths)) as found:
@@ -165,11 +167,13 @@ def check_images(examples: Sequence[Example], bad_images: str = "refuse",
         raise DataError(f"{listed[0]} (all {len(paths)} images are bad)")
     print(f"images: {len(kept)} kept / {len(paths)} expected")
     print("".join(f"  skipped {problem}\n" for problem in listed[:5]), end="")
+    if dropped is not None:
+        dropped.update(example.dataset for example in examples if example.image in bad)
     return kept
 
 
 def read_all(specs: str, split: str, bad_images: str, *, columns: str = "", limit: int = 0,
-             index: Index | None = None) -> list[Example]:
+             index: Index | None = None, dropped: Counter[str] | None = None) -> list[Example]:
     """The examples of several specs with a comma between, one after another, images checked.
 
     With ratios or a limit, of each set a part (`mixture.counts`, `mixture.draw`): the same one
@@ -178,6 +182,7 @@ def read_all(specs: str, split: str, bad_images: str, *, columns: str = "", limi
     Args:
         columns: as --columns.
         limit: pictures in all; 0: no limit.
+        index, dropped: as in `check_images`.
     Raises:
         DataError: as `read_dataset` and `check_images` do; a set named twice; a ratio for a test
             set, which counts whole; none of a set's pictures is there.
@@ -202,7 +207,7 @@ def read_all(specs: str, split: str, bad_images: str, *, columns: str = "", limi
             raise DataError(f"{name}: the ratios and --limit {limit} leave none of its pictures; "
                             "raise the limit")
         _refuse_missing(name, examples)
-        chosen += check_images(examples, bad_images, index)
+        chosen += check_images(examples, bad_images, index, dropped)
     return chosen
 
 

@@ -7,22 +7,28 @@ stages. `Best` is a training run's eye on the held-out pictures.
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from nanoaes.ahead import ahead
 from nanoaes.checkpoint import append_row, publish, write_json
-from nanoaes.config import RAPOConfig
-from nanoaes.datasets import Example
+from nanoaes.config import OptionError, RAPOConfig
+from nanoaes.datasets import Example, read_all
 from nanoaes.errors import at
 from nanoaes.graphs import Graphs
+from nanoaes.index import Index
 from nanoaes.metrics import domain_means, evaluate
+from nanoaes.models import load_whole
 from nanoaes.parallel import by_first, everyone, first, share
+from nanoaes.predictions import Item, Log
 from nanoaes.progress import progress, say
 from nanoaes.readout import Reading, Score, batches, read
 from nanoaes.runs import keep_going
+from nanoaes.sampler import by_dataset
 from nanoaes.vlm import VLM
 
 RECORD = "heldout.json"  # beside the best checkpoint: its step, its score
@@ -32,7 +38,8 @@ Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
 
 def evaluate_sets(vlm: VLM, sets: Sets, *, label: str, readout: str = "greedy", samples: int = 0,
                   temperature: float = 0.0, seed: int = 0, tokens: int = 2048,
-                  graphs: Graphs | None = None, keep_bar: bool = True) -> dict:
+                  graphs: Graphs | None = None, keep_bar: bool = True, log: Log | None = None
+                  ) -> dict:
     """The result that the table, the report and `eval.json` are made of.
 
     Args:
@@ -40,22 +47,21 @@ def evaluate_sets(vlm: VLM, sets: Sets, *, label: str, readout: str = "greedy", 
         seed: of sampling and of the bootstrap intervals.
         tokens: per forward; bounds the memory and changes no number.
         graphs: what an earlier rollout has recorded; on CUDA without, new ones for this call.
+        log: takes the answers as they come; what it has is not asked again.
     """
     if graphs is None and vlm.device.type == "cuda":
         graphs = Graphs()
     reading = Reading(readout, samples, temperature, seed, tokens, graphs)
     per_set = {}
-    n = sum(len(share(len(e))) for _, e in sets.values())
+    kept = {name: log.kept.get(name, {}) if log else {} for name in sets}
+    n = sum(len(share(len(e) - len(kept[name]))) for name, (_, e) in sets.items())
     with progress(None, label, n, keep_bar) as bar:
         for name, (domain, examples) in sets.items():
             with at(label):
-                told = everyone(list(answers(vlm, examples, share(len(examples)), reading,
-                                             bar.update)))
-            items = [{"image": str(e.image), "truth": e.score, "pred": a.score, "text": a.text,
-                      "cut": a.cut, **({"std": a.std} if samples else {})}
-                     for e, a in zip(examples, told, strict=True)]
-            metrics = evaluate([a.score for a in told], [e.score for e in examples],
-                               examples[0].scale, seed, cut=[a.cut for a in told])
+                items = ask(vlm, examples, kept[name], reading, tick=bar.update,
+                            keep=partial(log.add, name) if log else lambda items: None)
+            metrics = evaluate([i["pred"] for i in items], [e.score for e in examples],
+                               examples[0].scale, seed, cut=[i["cut"] for i in items])
             per_set[name] = {"domain": domain, "metrics": metrics, "items": items}
     means = domain_means({n: s["metrics"] for n, s in per_set.items()},
                          {n: s["domain"] for n, s in per_set.items()})
@@ -63,18 +69,82 @@ def evaluate_sets(vlm: VLM, sets: Sets, *, label: str, readout: str = "greedy", 
     return {"decoding": decoding, "sets": per_set, "mean": means}
 
 
-def answers(vlm: VLM, examples: list[Example], places: range, reading: Reading,
-            tick: Callable[[int], object]) -> Iterator[Score]:
-    """The score of each of some examples, in order.
+def ask(vlm: VLM, examples: list[Example], kept: dict[str, Item], reading: Reading, *,
+        tick: Callable[[int], object], keep: Callable[[list[Item]], object]) -> list[Item]:
+    """What is written of the answer to each of some examples, in order.
+
+    Args:
+        kept: by picture, what need not be asked again.
+        tick: told how many more this process has done.
+        keep: given each new part of all processes' answers.
+    """
+    found = dict(kept)
+    places = [i for i, e in enumerate(examples) if str(e.image) not in kept]
+    with closing(answers(vlm, examples, [places[i] for i in share(len(places))], reading)) as mine:
+        # Every process's next batch; who has no more gives none until all have none.
+        while items := everyone(own := next(mine, [])):
+            tick(len(own))
+            keep(items)
+            found |= {item["image"]: item for item in items}
+    return [found[str(e.image)] for e in examples]
+
+
+def answers(vlm: VLM, examples: list[Example], places: Sequence[int], reading: Reading
+            ) -> Iterator[list[Item]]:
+    """The answers to some of the examples, in order, a batch at a time.
 
     Args:
         places: of the examples that are asked for; a place has its own random numbers.
-        tick: told how many more are done.
     """
     with closing(ahead((examples[i].image for i in places), vlm.fit, AHEAD)) as shown:
         for some, images in batches(vlm, zip(places, shown, strict=True), reading):
-            yield from read(vlm, images, some, reading)
-            tick(len(images))
+            yield [item_of(examples[i], score)
+                   for i, score in zip(some, read(vlm, images, some, reading), strict=True)]
+
+
+def item_of(example: Example, score: Score) -> Item:
+    """A line of the result; `pred` is None where no score can be read."""
+    return {"image": str(example.image), "truth": example.score, "pred": score.score,
+            "text": score.text, "cut": score.cut,
+            **({} if score.std is None else {"std": score.std})}
+
+
+def compare_stages(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: Path
+                   ) -> dict[str, dict]:
+    """Every stage on the test sets, and `eval_STAGE.json` of each."""
+    evals = {}
+    for name, path in stages.items():
+        vlm = load_whole(path, cfg)
+        evals[name] = {"checkpoint": str(path), **evaluate_sets(
+            vlm, tests, label=f"test: {name}", seed=cfg.seed, tokens=cfg.tokens_per_micro_batch)}
+        with keep_going(f"the evaluation of {name}", say):
+            if first():
+                write_json(run / f"eval_{name.replace(' ', '_')}.json", evals[name])
+        del vlm  # or two are held while the next one is read
+    return evals
+
+
+def read_sets(test_in: str, test_ood: str, bad_images: str, columns: str = "",
+              index: Index | None = None, dropped: Counter[str] | None = None) -> Sets:
+    """Two lists of specs -> the test sets, in-domain ones first.
+
+    Args:
+        dropped: told how many pictures of each set could not be read.
+    Raises:
+        UserError: a set of the same name in both lists, or no set at all.
+    """
+    sets: Sets = {}
+    for domain, specs in (("in", test_in), ("ood", test_ood)):
+        for name, examples in by_dataset(
+                read_all(specs, "test", bad_images, columns=columns, index=index,
+                         dropped=dropped)).items():
+            if name in sets:
+                raise OptionError(f"--test_in and --test_ood both hold a set named {name}; "
+                                  "rename one of its files")
+            sets[name] = domain, examples
+    if not sets:
+        raise OptionError("no test set; name one with --test_in csv:FILE@LO-HI")
+    return sets
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from nanoaes.config import CoTConfig, EvalConfig, RAPOConfig, ScoreConfig, SFTConfig
+from nanoaes.config import CoTConfig, RAPOConfig, SFTConfig
+from nanoaes.verbs import EvalConfig, ScoreConfig
 
 # PAPER.md, hyper-parameters: RAPO on Qwen2.5-VL-7B, and its cold start. The step's 64 pictures are
 # the released script's 8 per GPU on 8 GPUs; eval_every and heldout are ours. The 15,000 pictures

@@ -33,7 +33,8 @@ os.register_at_fork(after_in_child=_forget_locks)
 
 
 @contextmanager
-def claim(run: Path, script: str, tell: Callable[[str], object] = print) -> Iterator[None]:
+def claim(run: Path, script: str, tell: Callable[[str], object] = print, option: str = "--run"
+          ) -> Iterator[None]:
     """Make the folder `run` and keep every other process out of it.
 
     The lock is the kernel's, on RUN/.lock: it ends with the process, however that ends. What the
@@ -43,11 +44,12 @@ def claim(run: Path, script: str, tell: Callable[[str], object] = print) -> Iter
     Args:
         script: who claims, as the other process shall name it.
         tell: takes one line where the disk has no locks; the run goes on without.
+        option: what the user named the folder, or a file in it, with.
 
     Raises:
         UserError: the folder is no folder, cannot be written, or is in use.
     """
-    file = _open_lock(run)
+    file = _open_lock(run, option)
     key = os.fstat(file).st_dev, os.fstat(file).st_ino  # two paths may name one folder
     if key in _held:
         os.close(file)
@@ -55,23 +57,23 @@ def claim(run: Path, script: str, tell: Callable[[str], object] = print) -> Iter
         return
     _held[key] = file
     try:
-        _lock(file, run, tell)
-        _sign(file, run, script)
+        _lock(file, run, tell, option, signed=True)
+        _sign(file, run, script, option)
         yield
     finally:  # the file stays: without it two others could lock two of that name
         del _held[key]
         os.close(file)
 
 
-def _open_lock(run: Path) -> int:
+def _open_lock(run: Path, option: str) -> int:
     """A descriptor of RUN/.lock, in a folder that is made for it."""
     try:
         run.mkdir(parents=True, exist_ok=True)
         return os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     except FileExistsError:
-        raise UserError(f"{run} is a file, not a folder; choose another --run") from None
+        raise UserError(f"{run} is a file, not a folder; choose another {option}") from None
     except OSError as error:
-        raise _unwritable(run, error) from None
+        raise _unwritable(run, error, option) from None
 
 
 @contextmanager
@@ -89,7 +91,7 @@ def hold_file(path: Path, option: str, tell: Callable[[str], object] = print) ->
                         ) from None
     key = os.fstat(file).st_dev, os.fstat(file).st_ino
     try:
-        _lock(file, path, tell, option)
+        _lock(file, path, tell, option, signed=False)
         _held[key] = file
         yield
     finally:
@@ -98,21 +100,21 @@ def hold_file(path: Path, option: str, tell: Callable[[str], object] = print) ->
         os.close(file)
 
 
-def _lock(file: int, path: Path, tell: Callable[[str], object], option: str = "") -> None:
-    """Exclusive, at once or not at all. option: of a file; a run's lock file says who holds it."""
+def _lock(file: int, path: Path, tell: Callable[[str], object], option: str, signed: bool) -> None:
+    """Exclusive, at once or not at all. signed: the file says who holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        other = "" if option else os.pread(file, 1000, 0).decode(errors="replace")
+        other = os.pread(file, 1000, 0).decode(errors="replace") if signed else ""
         raise UserError(f"{path} is in use by {other or 'another process'}; choose another "
-                        f"{option or '--run'} or wait") from None
+                        f"{option} or wait") from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
         tell(f"{path}: this disk has no locks; see to it that no other run uses it")
 
 
-def _sign(file: int, run: Path, script: str) -> None:
+def _sign(file: int, run: Path, script: str, option: str) -> None:
     """Leave word for the process that comes second."""
     word = (f"{script}, process {os.getpid()} on {socket.gethostname()} "
             f"since {time.strftime('%Y-%m-%d %H:%M')}")
@@ -120,11 +122,11 @@ def _sign(file: int, run: Path, script: str) -> None:
         os.truncate(file, 0)
         os.write(file, word.encode())
     except OSError as error:
-        raise _unwritable(run, error) from None
+        raise _unwritable(run, error, option) from None
 
 
-def _unwritable(run: Path, error: OSError) -> UserError:
-    return UserError(f"{run} cannot be written ({error.strerror}); choose another --run")
+def _unwritable(run: Path, error: OSError, option: str) -> UserError:
+    return UserError(f"{run} cannot be written ({error.strerror}); choose another {option}")
 
 
 def need_room(folder: Path, size: int, what: str) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from nanoaes.config import OptionError, ScoreConfig
+from nanoaes.config import OptionError
 from nanoaes.errors import UserError
 from nanoaes.standing import COLUMNS, borders
+from nanoaes.verbs import ScoreConfig
 
 HEAD = 2000  # bytes in which a file's sign stands
 

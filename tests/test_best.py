@@ -36,8 +36,10 @@ def told(scores: list[float | None]) -> list[Score]:
 @pytest.fixture
 def best(tmp_path: Path, monkeypatch) -> Best:
     """Of one held-out set, all but the model's answering real."""
-    monkeypatch.setattr(evaluation, "answers",
-                        lambda vlm, examples, places, *more: told(vlm.scores))
+    def answers(vlm, examples, places, reading):
+        yield [evaluation.item_of(examples[i], told(vlm.scores)[i]) for i in places]
+
+    monkeypatch.setattr(evaluation, "answers", answers)
     held = [Example(Path(f"{i}.png"), t, None, "a", (0.0, 1.0)) for i, t in enumerate(TRUTH)]
     return Best(tmp_path / "rapo", tmp_path / "metrics.jsonl", {"a": ("in", held)}, RAPOConfig(),
                 None)

@@ -7,20 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nanoaes.config import (
-    CoTConfig,
-    DataConfig,
-    EvalConfig,
-    OptionError,
-    RAPOConfig,
-    ScoreConfig,
-    SFTConfig,
-    inherit,
-    words,
-)
+from nanoaes.config import CoTConfig, DataConfig, OptionError, RAPOConfig, SFTConfig, inherit, words
 from nanoaes.options import parse
 from nanoaes.presets import PRESETS
 from nanoaes.script import run_verbs
+from nanoaes.verbs import EvalConfig, ScoreConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -126,7 +117,7 @@ def test_a_nested_script_gets_what_both_know_and_nothing_else() -> None:
 
 def test_an_ascii_terminal_ends_no_run(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text("from nanoaes.config import EvalConfig\n"
+    script.write_text("from nanoaes.verbs import EvalConfig\n"
                       "from nanoaes.script import run_script\n"
                       "run_script(lambda cfg: print('–', cfg.out), EvalConfig)\n")
     done = subprocess.run([sys.executable, script, "--out", "é.json"], capture_output=True,
@@ -138,7 +129,7 @@ def test_an_ascii_terminal_ends_no_run(tmp_path: Path) -> None:
     (CoTConfig, ["build_cot"]), (SFTConfig, ["train_sft", "nanoaes/models", "nanoaes/dry_run"]),
     (RAPOConfig, ["train_rapo", "eval", "nanoaes/diary", "nanoaes/judge", "nanoaes/models",
                   "nanoaes/schedule", "nanoaes/dry_run", "nanoaes/config"]),
-    (EvalConfig, ["eval", "nanoaes/models", "nanoaes/config"]),
+    (EvalConfig, ["eval", "nanoaes/models", "nanoaes/verbs"]),
     (ScoreConfig, ["eval", "nanoaes/models", "nanoaes/targets"])])
 def test_every_field_is_used(cls: type, scripts: list[str]) -> None:
     """RAPO's evaluation settings are read by eval.py, some by `loading`; SFT hands on heldout."""

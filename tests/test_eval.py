@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from tiny import pictures, tiny_vlm
 
-import eval as eval_script
 from nanoaes import evaluation
 from nanoaes.config import RAPOConfig
 from nanoaes.datasets import Example
 from nanoaes.images import load_image
 from nanoaes.metrics import domain_means, evaluate
+from nanoaes.prompt import parse_score
 from nanoaes.readout import Reading, Score
-from nanoaes.rollout import Answer, cached, rollout
+from nanoaes.rollout import cached, rollout
 from nanoaes.sampling import uniforms
 from nanoaes.vlm import VLM
 
@@ -43,19 +43,19 @@ def album(tmp_path_factory) -> list[Example]:
 def test_answers_are_those_of_each_picture_alone(vlm: VLM, album: list[Example], tokens: int,
                                                  temperature: float) -> None:
     """Picture number i of the set has the random numbers of place i."""
-    sizes: list[int] = []
     want = []
     for i, example in enumerate(album):
         rolls = rollout(vlm, vlm.prompts([load_image(example.image)]), k=1, max_new_tokens=ROOM,
                         temperature=temperature, uniform=uniforms(5, 0, [i], 1, ROOM))
-        want.append(rolls.answers(vlm)[0][0])
+        answer = rolls.answers(vlm)[0][0]
+        want.append(evaluation.item_of(example, Score(parse_score(answer.text), answer.text,
+                                                      cut=answer.cut)))
     reading = Reading(temperature=temperature, seed=5, tokens=tokens)
-    got = list(evaluation.answers(vlm, album, range(7), reading, sizes.append))
-    assert [Answer(one.text, one.n_tokens, one.cut) for one in got] == want
-    assert len({answer.cut for answer in want}) == 2
-    part = evaluation.answers(vlm, album, range(2, 5), reading, lambda n: None)
-    assert list(part) == got[2:5]
-    assert sum(sizes) == len(album)
+    parts = list(evaluation.answers(vlm, album, range(7), reading))
+    assert sum(parts, []) == want and len({item["cut"] for item in want}) == 2
+    some = [5, 2, 3]  # in any order
+    assert sum(evaluation.answers(vlm, album, some, reading), []) == [want[i] for i in some]
+    sizes = list(map(len, parts))
     assert (max(sizes) == 1, 1 < max(sizes) < 7, sizes == [7]) == (
         tokens == 1, tokens == 4, tokens == 10_000)
     longest = max(vlm.prompt_length(load_image(e.image)) for e in album)
@@ -67,8 +67,10 @@ def test_a_result_holds_every_answer_and_its_figures(vlm: VLM, album: list[Examp
     told = {"a": [Score(score, f"says {score}", cut=i in (1, 2))
                   for i, score in enumerate((0.3, None, 0.1, 0.9, 1.0, None, 0.5))]}
     told["b"] = told["a"][:4]
-    monkeypatch.setattr(evaluation, "answers",
-                        lambda vlm, examples, places, *more: told["a"][: len(examples)])
+    def answers(vlm, examples, places, reading):
+        yield [evaluation.item_of(examples[i], told["a"][i]) for i in places]
+
+    monkeypatch.setattr(evaluation, "answers", answers)
     sets = {"a": ("in", album), "b": ("ood", album[:4])}
     result = evaluation.evaluate_sets(vlm, sets, label="test", seed=2)
     assert result["decoding"]["temperature"] == result["decoding"]["samples"] == 0
@@ -101,7 +103,7 @@ def test_sets_are_of_the_domain_in_whose_list_they_stand(album: list[Example]) -
     folder = album[0].image.parent
     for name, rows in (("near", "0.png,0.1\n1.png,0.2\n"), ("far", "2.png,0.3\n")):
         (folder / f"{name}.csv").write_text("image,score\n" + rows)
-    sets = eval_script.read_sets(f"csv:{folder / 'near.csv'}@0-1", f"csv:{folder / 'far.csv'}@0-1",
+    sets = evaluation.read_sets(f"csv:{folder / 'near.csv'}@0-1", f"csv:{folder / 'far.csv'}@0-1",
                                  "refuse")
     assert {name: (domain, len(part)) for name, (domain, part) in sets.items()} == {
         "near": ("in", 2), "far": ("ood", 1)}
@@ -116,7 +118,7 @@ def test_every_stage_gives_its_own_answers(album: list[Example], tmp_path: Path)
         stages[name] = tmp_path / str(seed)
         model.save(stages[name])
         want[name] = evaluation.evaluate_sets(model, sets, label="test")["sets"]
-    got = eval_script.compare(stages, sets, RAPOConfig(device="cpu"), tmp_path)
+    got = evaluation.compare_stages(stages, sets, RAPOConfig(device="cpu"), tmp_path)
     assert {name: result["sets"] for name, result in got.items()} == want
     assert want["cold start"] != want["RAPO"]
     for name, file in (("cold start", "eval_cold_start.json"), ("RAPO", "eval_RAPO.json")):

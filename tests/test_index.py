@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import eval as eval_script
-from nanoaes import images
+from nanoaes import evaluation, images
 from nanoaes.datasets import Example, check_images
 from nanoaes.images import DataError
 from nanoaes.index import ROWS, Index
@@ -154,7 +153,7 @@ def test_the_scripts_keep_it_under_the_run(tmp_path: Path, decoded: list[str]) -
     album(tmp_path, 3)
     (tmp_path / "p.csv").write_text("image,score\n0.png,0\n1.png,1\n2.png,1\n")
     for times in (3, 0):
-        eval_script.read_sets(f"csv:{tmp_path / 'p.csv'}@0-1", "", "refuse",
+        evaluation.read_sets(f"csv:{tmp_path / 'p.csv'}@0-1", "", "refuse",
                               index=Index(tmp_path / "r"))
         assert len(decoded) == times
         decoded.clear()

@@ -242,7 +242,7 @@ def test_two_processes_refuse_alike_what_one_refuses(album: Path, tmp_path: Path
 
 LONELY = """
 import sys, torch.distributed as dist
-from nanoaes.config import EvalConfig
+from nanoaes.verbs import EvalConfig
 from nanoaes.errors import UserError
 from nanoaes.parallel import rank
 from nanoaes.script import run_script

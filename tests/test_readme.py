@@ -4,7 +4,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-from nanoaes.config import CoTConfig, EvalConfig, RAPOConfig, ScoreConfig, SFTConfig
+from nanoaes.config import CoTConfig, RAPOConfig, SFTConfig
+from nanoaes.verbs import EvalConfig, ScoreConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -16,13 +16,14 @@ import eval as eval_script
 from nanoaes import scoring
 from nanoaes.bursts import look_of
 from nanoaes.checkpoint import read_rows
-from nanoaes.config import OptionError, ScoreConfig
+from nanoaes.config import OptionError
 from nanoaes.errors import Ended, Stopped, UserError
 from nanoaes.images import load_image
 from nanoaes.page.sheet import SIGN
 from nanoaes.prompt import parse_score
 from nanoaes.rollout import Answer, Rollouts, cached, rollout
 from nanoaes.script import run_script  # noqa: F401  for TWO
+from nanoaes.verbs import ScoreConfig
 from nanoaes.vlm import VLM
 from nanoaes.xmp import sidecar
 

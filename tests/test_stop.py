@@ -95,7 +95,7 @@ def test_what_stops_the_first_alone_stops_all(tmp_path: Path) -> None:
     script = tmp_path / "alone.py"
     script.write_text("""
 from nanoaes import parallel
-from nanoaes.config import EvalConfig
+from nanoaes.verbs import EvalConfig
 from nanoaes.errors import Stopped
 from nanoaes.script import run_script
 

@@ -17,7 +17,8 @@ import build_cot
 import eval as eval_script
 import train_rapo
 import train_sft
-from nanoaes.config import CoTConfig, EvalConfig, OptionError, RAPOConfig, SFTConfig
+from nanoaes import evaluation
+from nanoaes.config import CoTConfig, OptionError, RAPOConfig, SFTConfig
 from nanoaes.datasets import Example
 from nanoaes.errors import NotFinite, UserError
 from nanoaes.folder import CheckpointError
@@ -29,6 +30,7 @@ from nanoaes.rapo import advantages
 from nanoaes.rollout import Answer, Rollouts, rollout
 from nanoaes.sampling import uniforms
 from nanoaes.schedule import learning_rate
+from nanoaes.verbs import EvalConfig
 from nanoaes.vlm import VLM
 
 ROOT = Path(__file__).parent.parent
@@ -346,7 +348,7 @@ def test_the_other_scripts_refuse_too(main, config: type, argv: tuple[str, ...],
 def test_two_sets_of_one_name_are_refused(album: Path) -> None:
     spec = f"csv:{album / 'photos.csv'}@1-5"
     with pytest.raises(OptionError, match="both hold a set named photos"):
-        eval_script.read_sets(spec, spec, "refuse")
+        evaluation.read_sets(spec, spec, "refuse")
 
 
 @pytest.mark.parametrize("script", ["train_rapo.py", "train_sft.py", "build_cot.py", "eval.py"])

@@ -16,6 +16,7 @@ from pathlib import Path
 from nanoaes.metrics import CORRELATIONS, DASH, cut_share, percent, short, unreadable
 from nanoaes.page import charts
 from nanoaes.page.answers import told
+from nanoaes.page.breakdown import breakdown
 from nanoaes.page.charts import known
 from nanoaes.page.curves import effort, training
 from nanoaes.page.gallery import gallery
@@ -36,14 +37,15 @@ def write_report(path: str | os.PathLike, title: str, history: list[dict],
     """Write the page, atomically (a reader never sees half of it), and return its path.
 
     Args:
-        history: rows of metrics.jsonl, {"step": int, ...floats}; a missing key leaves a gap.
-            The last "epoch" (passes over the pictures) and "eval_share" stand above the curves.
+        history: rows of metrics.jsonl, {"step": int, ...floats}; a missing key leaves a gap, no
+            row no curves. The last "epoch" (passes over the pictures) and "eval_share" stand
+            above the curves.
         evals: stage name -> {"checkpoint", "decoding", "sets": {name: {"domain": "in" | "ood",
             "metrics": as `evaluate` returns, "items": [{"image", "truth", "pred", "text"}]}},
             "mean": as `domain_means` returns}. First the backbone, last the final model. Metrics
             may lack "cut", the number of answers that reached the length limit.
-        config: the run's settings; without `train` (sets of one's own) the page says that its
-            world is a made one.
+        config: the run's settings; without sets of one's own the page says that its world is a
+            made one.
         notes: sentences for the reader, shown at the end.
         answers: what `completions.excerpt` returns.
         steps: of the whole training; while it runs there are no `evals`, and the page tells how
@@ -52,12 +54,12 @@ def write_report(path: str | os.PathLike, title: str, history: list[dict],
         OSError: the page cannot be written. A picture that cannot be read leaves a grey square.
     """
     path = Path(path)
-    made = not config.get("train")
+    made = not any(config.get(key) for key in ("train", "test_in", "test_ood"))
     head = (f'<header><div class="over">nanoaes · report</div><h1>{inline(title)}</h1>'
             f'<p class="lede">{MADE_WORLD if made else REAL_WORLD}</p></header>')
     body = [head, _running(history, steps) if steps and not evals else _results(evals),
-            training(history), effort(history), told(answers), _distributions(evals),
-            gallery(evals), _appendix(evals, config, notes)]
+            breakdown(evals), training(history) if history else "", effort(history), told(answers),
+            _distributions(evals), gallery(evals), _appendix(evals, config, notes)]
     page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{plain(title)}'
             '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<style>{STYLE}</style></head><body><main>{"".join(body)}</main></body></html>')

@@ -1,0 +1,87 @@
+"""What a benchmark says beside PLCC and SRCC: choosing among pictures, themes, n of how many.
+
+Added to a result of `evaluate_sets`, for its file, the page and the terminal. A figure that does
+not exist is None in the file and "undefined" in words, with the reason.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from nanoaes import choices
+from nanoaes.datasets import Example
+from nanoaes.metrics import evaluate, short
+
+Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
+FIGURES = ("plcc", "srcc", "krcc", "rmse", "mae")
+
+
+def add_details(result: dict, sets: Sets, dropped: Counter[str], seed: int) -> None:
+    """Per set "expected" (pictures that its list names), "choices", "themes" (those that its
+    pictures have: their metrics), and KRCC's interval.
+
+    Args:
+        dropped: pictures of each set that could not be read.
+    """
+    for name, part in result["sets"].items():
+        examples, items = sets[name][1], part["items"]
+        pred, truth = [i["pred"] for i in items], [i["truth"] for i in items]
+        found = choices.told(choices.measure(pred, truth), seed)
+        part["metrics"]["krcc_ci"] = found.pop("krcc_ci")
+        part |= {"expected": len(items) + dropped[name], "choices": found,
+                 "themes": of_themes(examples, pred, seed)}
+
+
+def of_themes(examples: list[Example], pred: list[float | None], seed: int) -> dict[str, dict]:
+    """Metrics of each theme's pictures, by name; nothing where no picture has a theme."""
+    named = sorted({e.theme for e in examples} - {""})
+    places = {theme: [i for i, e in enumerate(examples) if e.theme == theme] for theme in named}
+    return {theme: evaluate([pred[i] for i in some], [examples[i].score for i in some], seed=seed)
+            for theme, some in places.items()}
+
+
+def lines(name: str, part: dict) -> list[str]:
+    """For a terminal: a set's figures with their intervals, its choices, its themes' extremes."""
+    m, c = part["metrics"], part["choices"]
+    found = [f"{name}: n {m['n']:,} of {part['expected']:,} expected, unreadable {m['parse_fail']},"
+             f" cut {m['cut']}",
+             "  " + ", ".join(f"{key.upper()} {figure(m, key)}" for key in FIGURES),
+             "  chosen rightly: " + ", ".join(
+                 f"{key.replace('_', ' ')} {figure(c, key)}" for key in choices.NAMES)]
+    if any(m[key] is None for key in FIGURES):
+        found.append(f"  undefined: {reason(part['items'])}")
+    ranked = sorted((t["srcc"], theme) for theme, t in part["themes"].items()
+                    if t["srcc"] is not None)
+    if ranked:
+        ends = " to ".join(f"{theme} {short(srcc)}" for srcc, theme in (ranked[0], ranked[-1]))
+        found.append(f"  {len(part['themes'])} themes, SRCC from {ends}; all in the report")
+    return found
+
+
+def figure(of: dict, key: str) -> str:
+    """.8123 [.791, .834]"""
+    if of[key] is None:
+        return "undefined"
+    ci = of[f"{key}_ci"]
+    between = " [{:.3f}, {:.3f}]".format(*ci).replace("0.", ".") if ci else ""
+    return short(of[key]) + between
+
+
+def reason(items: list[dict]) -> str:
+    """Why a set has no correlation."""
+    read = [(i["pred"], i["truth"]) for i in items if i["pred"] is not None]
+    if len(read) < 2:
+        return "fewer than 2 readable answers"
+    return "all predictions are alike" if np.ptp([p for p, _ in read]) == 0 else (
+        "all truths are alike")
+
+
+def calibrated(found: dict) -> list[str]:
+    """For a terminal: each set before and after the map of --calibrate."""
+    out = [f"calibrated on {found['labels']} labels: "
+           f"sigmoid({found['slope']:.2f} logit(score) {found['shift']:+.2f})"]
+    for name, part in found["sets"].items():
+        out += [f"  {name}, {when}: n {m['n']:,}, " + ", ".join(
+            f"{key.upper()} {figure(m, key)}" for key in ("plcc", "srcc", "rmse", "mae"))
+            for when, m in part.items()]
+    return out
