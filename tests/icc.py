@@ -49,8 +49,8 @@ def _xyz(values: Sequence[float]) -> bytes:
     return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in values))
 
 
-def _curve(to_light: Callable[[np.ndarray], np.ndarray]) -> bytes:
-    levels = (to_light(np.linspace(0, 1, 1024)) * 65535).round().astype(">u2")
+def _curve(to_light: Callable[[np.ndarray], np.ndarray], points: int = 1024) -> bytes:
+    levels = (to_light(np.linspace(0, 1, points)) * 65535).round().astype(">u2")
     return b"curv\0\0\0\0" + struct.pack(">I", len(levels)) + levels.tobytes()
 
 
@@ -58,9 +58,10 @@ def _text(words: str) -> bytes:
     return (b"desc\0\0\0\0" + struct.pack(">I", len(words) + 1) + words.encode() + b"\0" * 79)
 
 
-def rgb_profile(name: str, to_light: Callable[[np.ndarray], np.ndarray]) -> bytes:
-    """A display's: three primaries and one curve."""
-    columns, curve = adapted(to_xyz(name)).T, _curve(to_light)
+def rgb_profile(name: str, to_light: Callable[[np.ndarray], np.ndarray], points: int = 1024
+                ) -> bytes:
+    """A display's: three primaries and one curve of so many points."""
+    columns, curve = adapted(to_xyz(name)).T, _curve(to_light, points)
     return _profile(b"mntr", b"RGB ", b"XYZ ", {
         b"desc": _text(name), b"wtpt": _xyz(D50), b"rXYZ": _xyz(columns[0]),
         b"gXYZ": _xyz(columns[1]), b"bXYZ": _xyz(columns[2]), b"rTRC": curve, b"gTRC": curve,

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nanoaes import images
-from nanoaes.images import DataError, load_image
+from nanoaes.images import DataError, _problem, load_image
 
 
 def saved(folder: Path, image: Image.Image, name: str, **options: object) -> Path:
@@ -131,6 +132,10 @@ def test_a_dds_of_128_bytes(tmp_path: Path) -> None:
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     """A pipe would be waited for until somebody writes into it."""
     os.mkfifo(tmp_path / "pipe.jpg")
+    waiting = threading.Thread(target=_problem, args=[tmp_path / "pipe.jpg"], daemon=True)
+    waiting.start()
+    waiting.join(10)
+    assert not waiting.is_alive()
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "link.jpg").symlink_to("/dev/zero")
     for name in ("pipe.jpg", "folder.jpg", "link.jpg"):
