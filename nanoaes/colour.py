@@ -80,7 +80,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
             ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"),
             mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC,
             ImageCms.Flags.BLACKPOINTCOMPENSATION)
-    except (OSError, ImageCms.PyCMSError):
+    except (OSError, TypeError, ImageCms.PyCMSError):  # a TIFF's may be no bytes at all
         return None
     return None if mode == "RGB" and _changes_nothing(transform) else transform
 

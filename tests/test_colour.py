@@ -134,6 +134,19 @@ def test_a_profile_that_is_damaged_or_of_another_mode_counts_as_srgb(photo: np.n
         assert np.array_equal(np.asarray(load_image(path)), pixels)
 
 
+def test_a_profile_that_is_no_bytes_counts_as_srgb(tmp_path: Path) -> None:
+    """A TIFF says of what type its profile is."""
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (4, 4), (200, 10, 10)).save(path, icc_profile=b"no profile")
+    whole = bytearray(path.read_bytes())
+    tag = whole.index((34675).to_bytes(2, "little"))
+    whole[tag + 2 : tag + 8] = (3).to_bytes(2, "little") + (2).to_bytes(4, "little")  # two shorts
+    path.write_bytes(whole)
+    with Image.open(path) as image:
+        assert not isinstance(image.info["icc_profile"], bytes)
+    assert np.asarray(load_image(path))[0, 0].tolist() == [200, 10, 10]
+
+
 def png16(path: Path, levels: np.ndarray) -> Path:
     """An RGB PNG of 16 bits (H, W, 3), which PIL reads but does not write."""
     def chunk(name: bytes, data: bytes) -> bytes:

@@ -215,3 +215,13 @@ def test_a_jpeg_over_the_limit_is_decoded_at_half_its_sides(
 def test_damaged_exif_turns_nothing(tmp_path: Path, exif: bytes) -> None:
     path = saved(tmp_path, Image.new("RGB", (6, 4)), "x.jpg", exif=b"Exif\0\0" + exif)
     assert load_image(path).size == (6, 4)
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.webp", "x.png", "x.tif", "x.mpo"])
+def test_of_several_pictures_the_first_is_seen(tmp_path: Path, name: str) -> None:
+    """Animations, a TIFF's pages, and the views that phones write behind a JPEG."""
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    path = saved(tmp_path, first, name, save_all=True, append_images=[second])
+    with Image.open(path) as image:
+        assert image.n_frames == 2
+    assert np.abs(np.array(colours(path)) - (255, 0, 0)).max() <= 2
