@@ -134,5 +134,10 @@ def _problem(path: Path) -> str | None:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A picture that is open already, as `load_image` gives it."""
+    """A picture that is open already, as `load_image` gives it.
+
+    Raises:
+        Unfit: a ValueError; of whole numbers or floats without a known white.
+    """
+    _check_kind(image)
     return to_rgb(ImageOps.exif_transpose(image))

@@ -63,6 +63,13 @@ def test_pixels_without_a_known_white_are_refused(tmp_path: Path) -> None:
             load_image(saved(tmp_path, Image.fromarray(levels), f"{i}.tif"))
 
 
+def test_an_open_picture_without_a_known_white_is_refused_too() -> None:
+    for mode in ("I", "F"):
+        with pytest.raises(ValueError, match="without a known white"):
+            images.upright(Image.new(mode, (2, 2), 70_000))
+    assert images.upright(Image.new("LA", (1, 1), (0, 51))).getpixel((0, 0)) == (204, 204, 204)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "I;16"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, mode: str) -> None:
