@@ -108,6 +108,8 @@ def _check_size(image: Image.Image) -> None:
 
 def _check_kind(image: Image.Image) -> None:
     """Of a raw file PIL reads the thumbnail; of whole numbers without a white, something dark."""
+    if image.format == "EPS":  # PIL would start Ghostscript
+        raise Unfit("a PostScript program; export it as JPEG")
     if isinstance(image, TiffImageFile) and (
             DNG_VERSION in image.tag_v2 or image.tag_v2.get(REDUCED_COPY, 0) & 1):
         raise _raw()

@@ -232,3 +232,10 @@ def test_of_several_pictures_the_first_is_seen(tmp_path: Path, name: str) -> Non
     with Image.open(path) as image:
         assert image.n_frames == 2
     assert np.abs(np.array(colours(path)) - (255, 0, 0)).max() <= 2
+
+
+def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    monkeypatch.setattr("subprocess.Popen", lambda *words, **options: pytest.fail("started"))
+    with pytest.raises(DataError, match="a.eps: a PostScript program; export it as JPEG"):
+        load_image(tmp_path / "a.eps")
