@@ -13,6 +13,7 @@ from nanoaes.datasets import Example
 from nanoaes.metrics import evaluate, short
 
 Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
+FLAT = 1e-6  # a slope below this is the bound 0
 FIGURES = ("plcc", "srcc", "krcc", "rmse", "mae")
 
 
@@ -80,6 +81,8 @@ def calibrated(found: dict) -> list[str]:
     """For a terminal: each set before and after the map of --calibrate."""
     out = [f"calibrated on {found['labels']} labels: "
            f"sigmoid({found['slope']:.2f} logit(score) {found['shift']:+.2f})"]
+    if found["slope"] < FLAT:
+        out.append("  the labels do not rise with the scores: the map makes all scores alike")
     for name, part in found["sets"].items():
         out += [f"  {name}, {when}: n {m['n']:,}, " + ", ".join(
             f"{key.upper()} {figure(m, key)}" for key in ("plcc", "srcc", "rmse", "mae"))
