@@ -2,11 +2,14 @@
 
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from nanoaes.datasets import Example
+from nanoaes.details import add_details
 from nanoaes.metrics import domain_means, evaluate
 from nanoaes.page import charts
 from nanoaes.page.curves import CURVES
@@ -201,3 +204,27 @@ def test_all_unreadable(tmp_path):
               "sets": {"AVA": {"domain": "in", "metrics": m, "items": items}}}
     text = page(tmp_path, "t", [], {"a": result, "b": result}, {}, [])
     assert "100.0 %" in text and "(empty)" in text and drawings(text)
+
+
+def test_a_page_of_one_benchmark(tmp_path, evals):
+    """Choices, themes and calibration; no curves, as nothing was trained."""
+    one = evals["RAPO"]
+    sets = {name: (p["domain"], [Example(i["image"], i["truth"], None, name, (0.0, 1.0),
+                                         ("sea", EVIL)[i["truth"] > 0.5] if name == "AVA" else "")
+                                 for i in p["items"]]) for name, p in one["sets"].items()}
+    before = page(tmp_path, "t", [], {"RAPO": one}, {}, [])
+    assert "Choosing among" not in before and "Training" not in before
+    add_details(one, sets, Counter(AVA=3), 0)
+    flat = {"n": 18, "plcc": None, "plcc_ci": None, "srcc": None, "srcc_ci": None,
+            "rmse": 0.25, "rmse_ci": [0.2, 0.31], "mae": 0.2, "mae_ci": [0.15, 0.25]}
+    one["calibration"] = {"labels": 7, "slope": 0.5, "shift": -0.25,
+                          "sets": {"AVA": {"before": flat, "after": flat}}}
+    text = page(tmp_path, "t", [], {"RAPO": one}, {"test_in": "ava:x"}, [])
+    assert "made world" not in text and EVIL not in text and "onerror=go()>" not in text
+    for words in ("All figures", "Choosing among pictures", "random pick", "<h2>Themes</h2>",
+                  "20<small>of 23</small>", "7 labelled pictures", "AVA, after", "\u2212.25).",
+                  ".2500<small>[.200, .310]</small>"):
+        assert words in text, words
+    share = one["sets"]["AADB"]["choices"]["best_of_4"]
+    assert f"{share:.4f}".replace("0.", ".") + "<small>[" in text
+    assert text.count("<h3><bdi>AVA</bdi></h3>") == 1  # AADB has no themes

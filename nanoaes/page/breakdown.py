@@ -31,8 +31,8 @@ def table(first: str, heads: list[str], rows: dict[str, list[str]], css: str = "
 
 
 def cell(of: dict, key: str) -> str:
-    """A figure above its interval."""
-    between = "[{:.3f}, {:.3f}]".format(*ci) if (ci := of[f"{key}_ci"]) else "&nbsp;"
+    """A figure above its interval; a theme's KRCC has none."""
+    between = "[{:.3f}, {:.3f}]".format(*ci) if (ci := of.get(f"{key}_ci")) else "&nbsp;"
     return f"{short(of[key])}<small>{between.replace('-', '−').replace('0.', '.')}</small>"
 
 
@@ -74,10 +74,11 @@ def calibrated(found: dict | None) -> str:
     if not found:
         return ""
     keys = ("plcc", "srcc", "rmse", "mae")
+    shift = f"{found['shift']:+.2f}".replace("0.", ".").replace("-", "−")
     rows = {f"{name}, {when}": [f"{part[when]['n']:,}", *(cell(part[when], k) for k in keys)]
             for name, part in found["sets"].items() for when in ("before", "after")}
     return ("<section><h2>Calibrated</h2>"
             + table("set", ["pictures", *(FIGURES[key] for key in keys)], rows)
-            + f'<p class="note">With a map that {found["labels"]:,} labelled pictures were enough '
-              f'for: sigmoid({found["slope"]:.2f} · logit(score) {found["shift"]:+.2f}). Those '
+            + f'<p class="note">By a map fitted to {found["labels"]:,} labelled pictures, '
+              f'sigmoid({found["slope"]:.2f} · logit(score) {shift}). Those '
               "pictures are left out of both lines.</p></section>")
