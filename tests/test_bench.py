@@ -10,7 +10,7 @@ from ranks import spawn
 from tiny import pictures, tiny_vlm
 
 import eval as eval_script
-from nanoaes import choices, details, evaluation
+from nanoaes import choices, details, evaluation, readout
 from nanoaes.config import EvalConfig
 from nanoaes.datasets import Example
 from nanoaes.errors import UserError
@@ -39,7 +39,8 @@ def album(tmp_path_factory) -> Path:
 @pytest.fixture
 def readable(monkeypatch) -> None:
     """An untrained model writes no scores: any text is one."""
-    monkeypatch.setattr(evaluation, "parse_score", lambda text: sum(map(ord, text)) % 101 / 100)
+    monkeypatch.setattr(readout, "parse_score",
+                        lambda text, scale: sum(map(ord, text)) % 101 / 100)
 
 
 @pytest.fixture
@@ -48,8 +49,8 @@ def asked(monkeypatch) -> list[int]:
     seen: list[int] = []
     real = evaluation.batches
 
-    def batches(vlm, examples, places, tokens):
-        for some, images in real(vlm, examples, places, tokens):
+    def batches(vlm, items, reading):
+        for some, images in real(vlm, items, reading):
             seen.extend(some)
             yield some, images
 
@@ -67,28 +68,26 @@ def options(album: Path, out: Path, **more) -> EvalConfig:
 
 def test_what_was_cut_off_goes_on(album: Path, tmp_path: Path, readable, asked: list[int],
                                   monkeypatch, capsys) -> None:
-    """Ctrl-C while picture 3 of b is drawn: no answer is lost, none asked twice, the same file."""
+    """Ctrl-C while picture 3 of b is answered: none is lost or asked twice, the same file."""
     whole, cut = tmp_path / "1" / "eval.json", tmp_path / "2" / "eval.json"
     eval_script.bench(options(album, whole))
-    real = evaluation.load_image
+    real = evaluation.read
 
-    def interrupted(path: Path):
-        if asked[N:] == [*range(N), *range(3)]:
+    def interrupted(*asking):
+        if asked == [*range(N), *range(4)]:
             raise KeyboardInterrupt
-        return real(path)
+        return real(*asking)
 
     asked.clear()
-    asked.extend(range(N))
-    monkeypatch.setattr(evaluation, "load_image", interrupted)
+    monkeypatch.setattr(evaluation, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         eval_script.bench(options(album, cut))
     about, kept = read_items(beside(cut)[0])
-    # The last one drawn waits for the next, with which it might share a batch.
     assert {name: len(items) for name, items in kept.items()} == {"a": N, "b": 3}
     assert about["dtype"] == "float32" and set(about["sets"]) == {"a", "b"}
     with beside(cut)[0].open("a") as file:
         file.write('{"set": "b", "im')  # and a line that a crash cut off
-    monkeypatch.setattr(evaluation, "load_image", real)
+    monkeypatch.setattr(evaluation, "read", real)
     asked.clear()
     eval_script.bench(options(album, cut))
     assert asked == [3, 4, 5] and "going on: 12 answers" in capsys.readouterr().out
@@ -99,11 +98,13 @@ def test_what_was_cut_off_goes_on(album: Path, tmp_path: Path, readable, asked: 
 
 def test_other_answers_are_not_mixed_and_nothing_is_replaced(
         album: Path, tmp_path: Path, asked: list[int], capsys) -> None:
+    """Another temperature, seed, prompt, readout, set: each begins anew."""
     out = tmp_path / "eval.json"
     eval_script.bench(options(album, out))
     first = out.read_text()
     for number, change in enumerate((dict(temperature=1.0), dict(temperature=1.0, seed=1),
-                                     dict(prompt="short"), dict(test_ood="")), 1):
+                                     dict(prompt="short"), dict(readout="expect"),
+                                     dict(test_ood="")), 1):
         asked.clear()
         eval_script.bench(options(album, out, **change))
         assert len(asked) == (N if "test_ood" in change else N + 6)
