@@ -11,11 +11,11 @@ from tiny import pictures, tiny_vlm
 
 import eval as eval_script
 from nanoaes import choices, details, evaluation, readout
-from nanoaes.config import EvalConfig
 from nanoaes.datasets import Example
 from nanoaes.errors import UserError
 from nanoaes.metrics import evaluate
 from nanoaes.predictions import beside, check_writable, digest, read_items
+from nanoaes.verbs import EvalConfig
 
 ROOT = Path(__file__).parent.parent
 N = 9

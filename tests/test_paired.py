@@ -12,6 +12,7 @@ import eval as eval_script
 from nanoaes import metrics, paired
 from nanoaes.choices import intervals, measure
 from nanoaes.errors import UserError
+from nanoaes.verbs import CompareConfig
 
 N = 60
 
@@ -123,12 +124,12 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="b.jsonl, line 1: no truth, pred; delete"):
         paired.compared(a, tmp_path / "b.jsonl")
     with pytest.raises(UserError, match="needs two files of predictions, not 1"):
-        eval_script.compare(paired.CompareConfig(files=(str(a),)))
+        eval_script.compare(CompareConfig(files=(str(a),)))
 
 
 def test_the_verb_prints_and_writes(files: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     out = tmp_path / "deep" / "compared.json"
-    eval_script.compare(paired.CompareConfig(files=tuple(map(str, files)), out=str(out)))
+    eval_script.compare(CompareConfig(files=tuple(map(str, files)), out=str(out)))
     result = json.loads(out.read_text())
     assert result["a"]["about"] == {"model": "a"} and result["sets"]["AVA"]["n"] == N
     text = capsys.readouterr().out
