@@ -59,7 +59,11 @@ NOT_ASKED_SO = "is the model cold-started, and asked as it was trained (--prompt
 
 
 def bench(cfg: EvalConfig) -> dict:
-    """Evaluate, write the result and its page, print the table."""
+    """Evaluate, write the result and its page, print the table.
+
+    Raises:
+        UserError: as `test_sets`, `load_whole`, `open_log`. Stopped: by a signal.
+    """
     model = Path(cfg.model) if cfg.model else Path(cfg.run) / "rapo"
     out = Path(cfg.out or (model if model.is_dir() else Path(cfg.run) / model.name) / "eval.json")
     sets, few, dropped = by_first(lambda: test_sets(cfg, out))
@@ -67,15 +71,16 @@ def bench(cfg: EvalConfig) -> dict:
     with ExitStack() as claimed:
         about = by_first(lambda: what_answers(cfg, model, vlm, sets))
         log = by_first(lambda: open_log(out, about, claimed))
-        asking = dict(readout=cfg.readout, samples=cfg.samples, temperature=cfg.temperature,
-                      seed=cfg.seed, tokens=cfg.tokens_per_micro_batch, log=log)
-        result = {"checkpoint": str(model), "model": about["model"],
-                  **evaluate_sets(vlm, sets, label=f"evaluating {model}", **asking)}
+        with stopping() as log.stop:
+            asking = dict(readout=cfg.readout, samples=cfg.samples, temperature=cfg.temperature,
+                          seed=cfg.seed, tokens=cfg.tokens_per_micro_batch, log=log)
+            result = {"checkpoint": str(model), "model": about["model"],
+                      **evaluate_sets(vlm, sets, label=f"evaluating {model}", **asking)}
+            told = few and evaluate_sets(vlm, few, label="labelled pictures", **asking)["sets"]
         details.add_details(result, sets, dropped, cfg.seed)
         for name, (_, examples) in few.items():
-            told = evaluate_sets(vlm, few, label="labelled pictures", **asking)["sets"][name]
-            result["calibration"] = before_and_after(examples, told["items"], result["sets"],
-                                                     cfg.seed)
+            result["calibration"] = before_and_after(examples, told[name]["items"],
+                                                     result["sets"], cfg.seed)
         if first():
             tell(cfg, out, model, result)
     return result

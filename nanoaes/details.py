@@ -10,7 +10,7 @@ import numpy as np
 
 from nanoaes import choices
 from nanoaes.datasets import Example
-from nanoaes.metrics import evaluate, short
+from nanoaes.metrics import evaluate, percent, short
 
 Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
 FLAT = 1e-6  # a slope below this is the bound 0
@@ -45,7 +45,8 @@ def lines(name: str, part: dict) -> list[str]:
     """For a terminal: a set's figures with their intervals, its choices, its themes' extremes."""
     m, c = part["metrics"], part["choices"]
     found = [f"{name}: n {m['n']:,} of {part['expected']:,} expected, unreadable {m['parse_fail']},"
-             f" cut {m['cut']}",
+             f" cut {m['cut']}, {m['distinct']:,} distinct scores, {percent(m['ties'])} of pairs "
+             "tied",
              "  " + ", ".join(f"{key.upper()} {figure(m, key)}" for key in FIGURES),
              "  chosen rightly: " + ", ".join(
                  f"{key.replace('_', ' ')} {figure(c, key)}" for key in choices.NAMES)]

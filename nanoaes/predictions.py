@@ -21,10 +21,11 @@ from typing import Any
 
 from nanoaes.checkpoint import append_rows, read_rows, set_aside
 from nanoaes.datasets import Example
-from nanoaes.errors import UserError
+from nanoaes.errors import Stopped, UserError
 from nanoaes.parallel import first
 from nanoaes.progress import say
 from nanoaes.runs import claim, keep_going
+from nanoaes.stop import Stopping
 
 Item = dict[str, Any]  # "image", "truth", "pred", "text", "cut"
 
@@ -64,12 +65,20 @@ class Log:
 
     path: Path
     kept: dict[str, dict[str, Item]]  # set -> image -> item
+    stop: Stopping | None = None
 
     def add(self, name: str, items: list[Item]) -> None:
-        """More answers of a set. A disk that fails costs them their lines, not the evaluation."""
+        """More answers of a set, of all processes; each calls it, the first one writes. A disk
+        that fails costs them their lines, not the evaluation.
+
+        Raises:
+            Stopped: a signal has come.
+        """
         if first() and items:
             with keep_going(f"{self.path}: a part", say):
                 append_rows(self.path, [{"set": name, **item} for item in items])
+        if self.stop and (number := self.stop.asked()):
+            raise Stopped(number, "the same command goes on where this one stopped")
 
 
 def read_items(path: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Item]]]:

@@ -59,7 +59,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
                 "parallel", "prompt", "rollout", "same", "vlm"},
     "standing": {"bursts", "config", "ledger"}, "dimensions": {"prompt"}, "xmp": {"errors"},
     "targets": {"config", "errors", "standing", "verbs"},
-    "predictions": {"checkpoint", "datasets", "errors", "parallel", "progress", "runs"},
+    "predictions": {"checkpoint", "datasets", "errors", "parallel", "progress", "runs", "stop"},
     "details": {"choices", "datasets", "metrics"}, "calibration": {"datasets", "errors", "metrics"},
     "paired": {"choices", "errors", "metrics", "predictions"},
     "sft": {"batching", "inputs", "optimize", "parallel", "progress", "prompt", "vlm"},

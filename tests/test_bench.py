@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from tiny import pictures, tiny_vlm
 import eval as eval_script
 from nanoaes import choices, details, evaluation, readout
 from nanoaes.datasets import Example
-from nanoaes.errors import UserError
+from nanoaes.errors import Stopped, UserError
 from nanoaes.metrics import evaluate
 from nanoaes.predictions import beside, check_writable, digest, read_items
 from nanoaes.verbs import EvalConfig
@@ -75,22 +77,24 @@ def test_what_was_cut_off_goes_on(album: Path, tmp_path: Path, readable, asked: 
 
     def interrupted(*asking):
         if asked == [*range(N), *range(4)]:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
         return real(*asking)
 
     asked.clear()
+    before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(evaluation, "read", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped, match="the same command goes on") as stopped:
         eval_script.bench(options(album, cut))
+    assert stopped.value.status == 130 and signal.getsignal(signal.SIGINT) is before
     about, kept = read_items(beside(cut)[0])
-    assert {name: len(items) for name, items in kept.items()} == {"a": N, "b": 3}
+    assert {name: len(items) for name, items in kept.items()} == {"a": N, "b": 4}
     assert about["dtype"] == "float32" and set(about["sets"]) == {"a", "b"}
     with beside(cut)[0].open("a") as file:
         file.write('{"set": "b", "im')  # and a line that a crash cut off
     monkeypatch.setattr(evaluation, "read", real)
     asked.clear()
     eval_script.bench(options(album, cut))
-    assert asked == [3, 4, 5] and "going on: 12 answers" in capsys.readouterr().out
+    assert asked == [4, 5] and "going on: 13 answers" in capsys.readouterr().out
     assert cut.read_bytes() == whole.read_bytes()
     assert beside(cut)[0].read_text() == beside(whole)[0].read_text()
     assert beside(cut)[1].is_file() and not (tmp_path / "2" / "before-1").exists()
@@ -207,7 +211,7 @@ def test_details_of_a_set() -> None:
     assert part["themes"] == {"sea": evaluate(pred[:4], truth[:4], seed=4),
                               "town": evaluate(pred[4:7], truth[4:7], seed=4)}
     text = "\n".join(details.lines("s", part))
-    assert "n 8 of 10 expected, unreadable 1" in text and "undefined" not in text
+    assert "n 8 of 10 expected, unreadable 1, cut 0, 7 distinct scores, 0.0 % of" in text and "undefined" not in text
     assert "2 themes, SRCC from town -1.000 to sea .5000" in text
     assert json.loads(json.dumps(result, allow_nan=False))
 

@@ -4,7 +4,7 @@ Left out of a page of stages, whose results have none of it.
 """
 
 from nanoaes.choices import CHANCE, NAMES
-from nanoaes.metrics import short
+from nanoaes.metrics import percent, short
 from nanoaes.page.text import inline
 
 HEADS = {name: f"{name.split('_')[0]}<small>of {name.split('_')[-1]}</small>" for name in NAMES} | {
@@ -39,10 +39,12 @@ def cell(of: dict, key: str) -> str:
 def counts(sets: dict[str, dict]) -> str:
     """All figures, and of how many pictures."""
     rows = {name: [f"{p['metrics']['n']:,}<small>of {p['expected']:,}</small>",
-                   f"{p['metrics']['parse_fail']:,}", *(cell(p["metrics"], k) for k in FIGURES)]
+                   f"{p['metrics']['parse_fail']:,}", *(cell(p["metrics"], k) for k in FIGURES),
+                   f"{p['metrics']['distinct']:,}", percent(p["metrics"]["ties"])]
             for name, p in sets.items()}
-    return ("<section><h2>All figures</h2>"
-            + table("set", ["pictures", "unreadable", *FIGURES.values()], rows)
+    heads = ["pictures", "unreadable", *FIGURES.values(), "distinct<small>scores</small>",
+             "ties<small>of pairs</small>"]
+    return ("<section><h2>All figures</h2>" + table("set", heads, rows)
             + '<p class="note">Each with its 95 % bootstrap interval over pictures; a dash is a '
               "figure that does not exist, such as the order of a constant. Errors are on the "
               "scale from 0 to 1.</p></section>")
