@@ -649,6 +649,64 @@ TABLE = {
     "nanoaes/checks.py": [
         M("small tensors count as much", "+= math.prod(part.get_shape())", "+= 1", "folder"),
     ],
+    "nanoaes/found.py": [
+        M("a folder that was seen is walked again", "if (at.st_dev, at.st_ino) in self.folders:",
+          "if False:", "found"),
+        M("hidden files are pictures", ' if not name.startswith(".")]', "]", "found"),
+        M("a link's file is a second one", "if real in self.files:", "if str(path) in self.files:",
+          "found"),
+        M("a pipe is opened", "regular = stat.S_ISREG(os.stat(path).st_mode)", "regular = True",
+          "found"),
+    ],
+    "nanoaes/ledger.py": [
+        M("a changed picture is not scored again", "if line is None or line.stamp != now:",
+          "if line is None:", "ledger"),
+        M("a moved picture is scored again",
+          'same = self.contents.get(digest(path) or "") if now.size in sizes else None',
+          "same = None", "ledger"),
+        M("a file of something else is cut", "elif not self.end and not _torn(text):",
+          "elif False:", "score"),
+        M("scores of two models are mixed",
+          'if row["by"].rpartition("@")[2] != self.by.rpartition("@")[2]:', "if False:", "ledger"),
+        M("lines are sought a byte too early", "len(json.dumps(row)) + 1)", "len(json.dumps(row)))",
+          "ledger"),
+    ],
+    "nanoaes/scoring.py": [
+        M("a batch's answers go to other pictures", "in zip(batch, rolls.answers(vlm)",
+          "in zip(sorted(batch), rolls.answers(vlm)", "score"),
+        M("the cache is overfilled", "token_batches(lengths, cached(tokens))",
+          "token_batches(lengths, 2**40)", "score"),
+        M("another question has the same signature", "vlm.described(0.0), ", "", "score"),
+    ],
+    "nanoaes/bursts.py": [
+        M("only neighbours in time are compared", "max(i - 1 - BACK, -1)", "i - 2", "standing"),
+        M("two bursts that meet stay two", "a, b = sorted((first(i), first(j)))", "a, b = j, i",
+          "standing"),
+        M("fractions of a second are lost", 'float(f"0.{digits or 0}")', "0.0", "standing"),
+    ],
+    "nanoaes/standing.py": [
+        M("a picture is better than itself", "(rankdata(scores) - 0.5)", "rankdata(scores)",
+          "standing"),
+        M("a border belongs to the fewer stars", "line.score >= edge", "line.score > edge",
+          "standing"),
+        M("the first bursts are kept", "s.place <= keep", "s.burst <= keep", "standing"),
+    ],
+    "nanoaes/xmp.py": [
+        M("a sidecar is replaced", 'path.open("xb")', 'path.open("wb")', "standing"),
+        M("a dry run writes", "if dry_run:", "if False:", "standing"),
+    ],
+    "nanoaes/targets.py": [
+        M("another's CSV is replaced", '_refuse_other(out, ",".join(COLUMNS), "--out")', "pass",
+          "score"),
+    ],
+    "nanoaes/page/sheet.py": [
+        M("one word of a search is enough", "words.every(", "words.some(", "sheet"),
+        M("a file's name is markup", "{inline(shot.path.name)}", "{shot.path.name}", "sheet"),
+    ],
+    "nanoaes/runs.py": [
+        M("an orphan keeps a file's lock", "        _lock(file, path, tell, option)\n"
+          "        _held[key] = file\n", "        _lock(file, path, tell, option)\n", "runs"),
+    ],
     "nanoaes/judge.py": [
         M("what ended is counted as cut", "sum(a.cut for a in answers)",
           "sum(not a.cut for a in answers)", "loop"),

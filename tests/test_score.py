@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from ranks import spawn
 from tiny import pictures, tiny_vlm
 
 import eval as eval_script
@@ -194,27 +193,6 @@ def test_a_dry_run_writes_no_sidecar(model: Path, photos: Path, tmp_path: Path, 
     n = sum(row["score"] is not None for row in rows)
     assert set(photos.rglob("*")) == before
     assert f"sidecars: {n} would be written, 0 were there" in capsys.readouterr().out
-
-
-TWO = """
-import sys
-import test_score
-from test_score import Rollouts, ScoreConfig, eval_script, readable, run_script, scoring
-Rollouts.answers, scoring.WINDOW = readable, 4
-run_script(eval_script.score, ScoreConfig)
-"""
-
-
-def test_two_processes_write_the_list_of_one(model: Path, photos: Path, tmp_path: Path) -> None:
-    """Started as torchrun starts them."""
-    score(model, photos, out=tmp_path / "1.csv")
-    (tmp_path / "two.py").write_text(TWO)
-    for done in spawn(2, [str(tmp_path / "two.py"), str(photos), "--model", str(model), "--out",
-                          str(tmp_path / "2.csv"), "--device", "cpu"], 120):
-        assert done.returncode == 3, done.stderr
-    for name in "{}.jsonl", "{}.csv":
-        one, two = (tmp_path / name.format(world) for world in (1, 2))
-        assert one.read_bytes() == two.read_bytes() != b""
 
 
 def test_names_on_stdin_and_all_scored_is_a_plain_end(model: Path, photos: Path, tmp_path: Path,
