@@ -15,7 +15,6 @@ import nanoaes  # noqa: F401  before torch: see there
 # isort: split
 import sys
 import time
-from collections import Counter
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -148,7 +147,7 @@ def score(cfg: ScoreConfig) -> None:
     """
     model = Path(cfg.model) if cfg.model else Path(cfg.run) / "rapo"
     ledger: list[Ledger] = []  # the first process's
-    with ExitStack() as until, stopping() as stop:
+    with ExitStack() as until:
         def begin() -> tuple[Targets, Found]:
             files, found = targets(cfg, SIGN), find(cfg.paths, sys.stdin.buffer)
             until.enter_context(hold_file(files.ledger, "--out", say))
@@ -164,7 +163,7 @@ def score(cfg: ScoreConfig) -> None:
         vlm = load_whole(model, cfg)
         todo = by_first(still_to_do)
         waited, start = Waited(), time.perf_counter()
-        with progress(None, "scoring", len(todo)) as bar:
+        with stopping() as stop, progress(None, "scoring", len(todo)) as bar:
             for rows in score_all(vlm, todo, cfg.tokens_per_micro_batch, waited):
                 by_first(lambda rows=rows: ledger[0].add(rows))
                 bar.update(len(rows))
@@ -213,11 +212,8 @@ def write_sheet(path: Path, cfg: ScoreConfig, chosen: list[Standing], ledger: Le
     title = " ".join(Path(word).name or word for word in cfg.paths if word != "-")
     if len(chosen) > MOST:
         say(f"{path}: the best {MOST:,} of {len(chosen):,}; --top or --min choose others")
-    size = Counter(one.burst for one in chosen)
     shots = (Shot(one.path, one.score, one.percentile, one.stars,
-                  ledger.row(one.path)["critique"],
-                  f"burst {one.burst}: {one.place} of {size[one.burst]}"
-                  if one.burst and size[one.burst] > 1 else "") for one in some)
+                  ledger.row(one.path)["critique"], one.moment) for one in some)
     with closing(in_threads(lambda one: thumbnail(one.path, len(some)), some, AHEAD)) as images:
         bar = progress(images, "contact sheet", len(some), False)
         write_pieces(path, sheet(title[:80] or "Pictures", note, shots, bar))

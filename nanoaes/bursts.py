@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nanoaes.images import open_image
+
 GAP = 3.0  # seconds
 # Of 64; two pictures that have nothing in common differ in half of them. Not measured on bursts.
 BITS = 16
@@ -33,10 +35,10 @@ def look_of(image: Image.Image) -> str:
 def taken(path: Path) -> float | None:
     """When by the camera's own clock, in seconds; None: the file does not say, or unreadably."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             told = image.getexif().get_ifd(EXIF)
             return seconds(str(told.get(TIME, "")), str(told.get(FRACTION, "")))
-    except Exception:  # as with pixels, Pillow raises whatever went wrong; a time is no need
+    except Exception:  # as of pixels, Pillow raises whatever went wrong; a time is no need
         return None
 
 

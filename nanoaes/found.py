@@ -92,8 +92,9 @@ class _Search:
             self.folder(path)
         elif os.path.lexists(path) and path.suffix.lower() not in PICTURES:
             kind = path.suffix or "name without suffix"
-            self.found.refused[path] = (f"no picture by its {kind}; convert it to JPEG, leave it "
-                                        f"out, or write @{path.name} if it is a list of names")
+            a_list = f", or write @{path.name} if it is a list of names"
+            self.found.refused[path] = (f"no picture by its {kind}; convert it to JPEG or leave it "
+                                        "out" + a_list * (path.suffix.lower() in ("", ".txt")))
         else:
             self.file(path, os.path.realpath(path))
 

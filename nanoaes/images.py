@@ -46,7 +46,7 @@ def load_image(path: Path) -> Image.Image:
             raise Unfit("no regular file but a folder, pipe or device; leave it out")
         if path.suffix.lower() in RAW:
             raise _raw()
-        with _open(path) as image:
+        with open_image(path) as image:
             _check_size(image)
             _check_kind(image)
             deep = image.mode[:3] == "RGB" and any(";16" in str(tile[3]) for tile in image.tile)
@@ -66,7 +66,7 @@ def load_image(path: Path) -> Image.Image:
         raise DataError(f"{path}: cannot be decoded ({reason}); replace the file") from error
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     """Image.open, with HEIC if pillow-heif is there, and JPEGs that are too large for it."""
     with path.open("rb") as file:
         head = file.read(12)

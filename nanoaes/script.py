@@ -13,6 +13,7 @@ from nanoaes.parallel import lost_another, tell_once, together
 from nanoaes.progress import first_by_name, say
 
 C = TypeVar("C", bound=Config)
+MOST = 500  # characters of an option that are printed: a shell may hand over thousands of names
 
 
 def run_verbs(verbs: dict[str, tuple[Callable[[Any], Any], type[Config]]]) -> None:
@@ -43,7 +44,7 @@ def run_script(main: Callable[[C], Any], cls: type[C], argv: list[str] | None = 
         cfg = parse(cls, argv, verb)
         with together(getattr(cfg, "device", "cpu")):
             try:
-                say(" ".join(f"{k}={v}" for k, v in dataclasses.asdict(cfg).items()
+                say(" ".join(f"{k}={v}"[:MOST] for k, v in dataclasses.asdict(cfg).items()
                              if v not in ("", ())))
                 main(cfg)
             except UserError as error:

@@ -32,6 +32,12 @@ class Standing:
     stars: int | None  # 1 … 5
     burst: int | None = None  # None: bursts were not asked for
     place: int | None = None  # in the burst, 1 is its best
+    of: int = 1  # pictures of the burst
+
+    @property
+    def moment(self) -> str:
+        """Its place in its burst in words; nothing where it is alone."""
+        return f"burst {self.burst}: {self.place} of {self.of}" if self.of > 1 else ""
 
 
 def borders(text: str) -> tuple[float, ...]:
@@ -74,10 +80,11 @@ def standings(paths: Sequence[Path], lines: Sequence[Line], edges: Sequence[floa
             one.burst = group + 1
     best = sorted(all_of, key=lambda s: (s.score is None, -(s.score or 0.0), str(s.path)))
     if in_bursts:
+        size = Counter(groups)
         seen: Counter[int] = Counter()
         for one in best:
             seen[one.burst] += 1
-            one.place = seen[one.burst]
+            one.place, one.of = seen[one.burst], size[one.burst - 1]
     return best
 
 
@@ -91,7 +98,7 @@ def choose(best: Iterable[Standing], *, top: int, least: float, keep: int) -> li
 def table(chosen: Sequence[Standing], rows: int) -> str:
     """The best as lines of text; of none, nothing."""
     lines = [f"{i:4}  {s.score:.2f}  {s.percentile:5.1f} %  {'*' * s.stars:5}  {s.path}"
-             + (f"  (burst {s.burst}, place {s.place})" if s.burst else "")
+             + (f"  ({s.moment})" if s.moment else "")
              for i, s in enumerate(chosen[:rows], 1)]
     more = [f"      and {len(chosen) - rows:,} more"] if len(chosen) > rows else []
     return "\n".join(["", "      score  percentile", *lines, *more] if lines else [])

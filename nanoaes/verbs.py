@@ -68,7 +68,7 @@ class EvalConfig(AskConfig, SetsConfig):
 
 
 @dataclass
-class ScoreConfig(ModelConfig):
+class ScoreConfig(AskConfig):
     """Score pictures of your own, without labels: a critique and a score between 0 and 1 for each.
 
         eval.py score photos/ --model FOLDER --out scores.csv
@@ -83,8 +83,8 @@ class ScoreConfig(ModelConfig):
     paths: tuple[str, ...] = words("files, folders (all below them), @LIST (a file of names), or - "
                                    "for names on stdin")
     model: str = opt("", "Hugging Face folder or hub name; empty: RUN/rapo")
-    out: str = opt("", "all scores: FILE.jsonl, or FILE.csv with a FILE.jsonl beside it that is "
-                       "gone on from; empty: RUN/scores.jsonl")
+    out: str = opt("", "all scores: FILE.jsonl, to which each command adds; or FILE.csv, this "
+                       "command's, with a FILE.jsonl beside it; empty: RUN/scores.jsonl")
     top: int = opt(0, "look at the best so many only; 0: all", low=0)
     min: float = opt(0.0, "look at those of this score or a better one only", low=0)
     bursts: bool = opt(False, "find shots of one moment, by capture time and looks, and rank them")

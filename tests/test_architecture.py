@@ -54,7 +54,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "evaluation": {"ahead", "checkpoint", "config", "datasets", "errors", "graphs", "index",
                    "metrics", "models", "parallel", "predictions", "progress", "readout", "runs",
                    "sampler", "vlm"},
-    "found": {"config", "images"}, "ledger": {"checkpoint", "errors"}, "bursts": set(),
+    "found": {"config", "images"}, "ledger": {"checkpoint", "errors"}, "bursts": {"images"},
     "scoring": {"ahead", "batching", "bursts", "errors", "graphs", "hub", "images", "ledger",
                 "parallel", "prompt", "rollout", "same", "vlm"},
     "standing": {"bursts", "config", "ledger"}, "dimensions": {"prompt"}, "xmp": {"errors"},

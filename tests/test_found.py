@@ -42,7 +42,8 @@ def test_what_is_named_by_hand_is_answered(tmp_path: Path) -> None:
     assert names(found, tmp_path) == ["a.jpg"]
     told = {path.name: reason for path, reason in found.refused.items()}
     assert set(told) == {"film.MOV", "noname", "gone.jpg", "names.txt", "gone"}
-    assert "no picture by its .MOV" in told["film.MOV"] and "@names.txt" in told["names.txt"]
+    assert "no picture by its .MOV" in told["film.MOV"] and "@" not in told["film.MOV"]
+    assert "write @names.txt if it is a list" in told["names.txt"]
     assert "No such file" in told["gone.jpg"] and "No such file" in told["gone"]
 
 

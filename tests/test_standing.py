@@ -71,7 +71,9 @@ def test_the_best_of_each_burst() -> None:
         "1": (1, 1), "2": (1, 2), "0": (1, 3), "3": (1, 4), "4": (2, 1)}
     assert [str(s.path) for s in choose(best, top=0, least=0, keep=1)] == ["1", "4"]
     assert [str(s.path) for s in choose(best, top=0, least=0, keep=2)] == ["1", "2", "4"]
-    assert "(burst 1, place 2)" in table(best[:2], 9)
+    assert [s.moment for s in best] == ["burst 1: 1 of 4", "burst 1: 2 of 4", "burst 1: 3 of 4", "",
+                                        "burst 1: 4 of 4"]
+    assert "(burst 1: 2 of 4)" in table(best[:4], 9) and "burst 2" not in table(best[:4], 9)
 
 
 def test_a_csv_keeps_every_character() -> None:
