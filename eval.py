@@ -28,6 +28,7 @@ from nanoaes.dimensions import by_dimension
 from nanoaes.errors import Ended, Stopped
 from nanoaes.evaluation import Sets, evaluate_sets, read_sets
 from nanoaes.found import Found, find
+from nanoaes.graphs import Graphs
 from nanoaes.hub import find_folder
 from nanoaes.index import Index
 from nanoaes.ledger import Ledger
@@ -154,17 +155,19 @@ def score(cfg: ScoreConfig) -> None:
             return files, found
 
         def still_to_do() -> list[Path]:
-            ledger.append(Ledger(files.ledger, signature(model, vlm, cfg.dtype)))
+            ledger.append(Ledger(files.ledger, signature(model, vlm, cfg.dtype, reading)))
             ledger[0].refuse(found.refused)
             with progress(None, "looking for what is known", len(found.pictures), False) as bar:
                 return ledger[0].missing(found.pictures, bar.update)
 
         files, found = by_first(begin)
         vlm = load_whole(model, cfg)
+        reading = Reading(cfg.readout, cfg.samples, tokens=cfg.tokens_per_micro_batch,
+                          graphs=Graphs() if vlm.device.type == "cuda" else None)
         todo = by_first(still_to_do)
         waited, start = Waited(), time.perf_counter()
         with stopping() as stop, progress(None, "scoring", len(todo)) as bar:
-            for rows in score_all(vlm, todo, cfg.tokens_per_micro_batch, waited):
+            for rows in score_all(vlm, todo, reading, waited):
                 by_first(lambda rows=rows: ledger[0].add(rows))
                 bar.update(len(rows))
                 if number := stop.asked():

@@ -3,11 +3,12 @@
     {"path", "score" in [0, 1] or null, "critique", "taken" (seconds, by the camera's clock),
      "look" (difference hash), "size", "mtime_ns", "hash" of the file, "by": model and question}
 
-Without a score: "error" says why, and "reply" is what the model wrote, if it was asked.
-The last line of a path counts. A picture is known again by path, size and time of change; where
-these differ by its content, so that a moved or copied one is not scored again but a changed one is.
-One that could not be read is tried again when it has changed. A torn last line (a crash, a full
-disk) is cut off. Lines are read back one by one: in memory a picture costs some hundred bytes.
+With samples also "std". Without a score "error" says why, and "reply" is what the model wrote, if
+it was asked. The last line of a path counts. A picture is known again by path, size and time of
+change; where these differ by its content, so that a moved or copied one is not scored again but a
+changed one is. One that could not be read is tried again when it has changed. A torn last line (a
+crash, a full disk) is cut off. Lines are read back one by one: in memory a picture costs some
+hundred bytes.
 Left out: the same size and time with another content.
 """
 

@@ -25,18 +25,18 @@ from nanoaes.ahead import in_threads
 from nanoaes.batching import token_batches
 from nanoaes.bursts import look_of, taken
 from nanoaes.errors import at
-from nanoaes.graphs import Graphs
 from nanoaes.hub import find_folder
 from nanoaes.images import DataError, load_image
 from nanoaes.ledger import Stamp, digest, stamp
 from nanoaes.parallel import everyone, share, size
-from nanoaes.prompt import critique_of, parse_score
-from nanoaes.rollout import cached, rollout
+from nanoaes.readout import Reading, Score, read
+from nanoaes.rollout import cached
 from nanoaes.same import fingerprint
 from nanoaes.vlm import VLM
 
 WINDOW = 32  # pictures of one process between two writes to the ledger
 SILENT = "the answer states no score"
+CUT = "the answer was cut before it stated a score; raise --max_new_tokens"
 
 
 @dataclass
@@ -59,12 +59,13 @@ class Waited:
     seconds: float = 0.0
 
 
-def signature(model: Path, vlm: VLM, dtype: str) -> str:
-    """The model and how it is asked, for a line of the ledger: "rapo@1f2e3d4c5b6a".
+def signature(model: Path, vlm: VLM, dtype: str, reading: Reading) -> str:
+    """The model, how it is asked and read, for a line of the ledger: "rapo@1f2e3d4c5b6a".
 
     A model is known by its files; its folder's name is for people.
     """
-    asked = json.dumps([fingerprint(find_folder(model)), vlm.described(0.0), dtype])
+    asked = json.dumps([fingerprint(find_folder(model)), vlm.described(reading.drawn_at), dtype,
+                        reading.readout, reading.samples])
     return f"{model.name}@{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
 
 
@@ -80,49 +81,45 @@ def see(path: Path, vlm: VLM) -> Sight:
     return sight
 
 
-def replies(vlm: VLM, images: Sequence[Image.Image], tokens: int, graphs: Graphs | None
-            ) -> list[tuple[float | None, str]]:
-    """(score, whole reply) for each picture: this is the place where scores come from.
-
-    Args:
-        tokens: per forward; bounds the memory, changes no answer.
-    """
-    limit = vlm.asking.max_new_tokens
-    lengths = [(vlm.prompt_length(image), limit) for image in images]
-    told: dict[int, str] = {}
-    for batch in token_batches(lengths, cached(tokens)):
-        rolls = rollout(vlm, vlm.prompts([images[i] for i in batch]), k=1, max_new_tokens=limit,
-                        temperature=0, tokens=tokens, graphs=graphs)
-        told |= {i: one.text for i, (one,) in zip(batch, rolls.answers(vlm), strict=True)}
-    return [(parse_score(told[i]), told[i]) for i in range(len(images))]
+def replies(vlm: VLM, sights: Sequence[Sight], reading: Reading) -> list[Score]:
+    """What the model says of each picture: this is the place where scores come from."""
+    images = [sight.image for sight in sights]
+    room = reading.k * vlm.asking.max_new_tokens
+    lengths = [(vlm.prompt_length(image), room) for image in images]
+    told: dict[int, Score] = {}
+    for batch in token_batches(lengths, cached(reading.tokens)):
+        # Random numbers by content: a picture has the same samples wherever and whenever it is met.
+        places = [int((sights[i].digest or "0")[:8], 16) for i in batch]
+        told |= zip(batch, read(vlm, [images[i] for i in batch], places, reading), strict=True)
+    return [told[i] for i in range(len(images))]
 
 
-def rows_of(vlm: VLM, sights: Sequence[Sight], tokens: int, graphs: Graphs | None
-            ) -> list[dict[str, Any]]:
+def rows_of(vlm: VLM, sights: Sequence[Sight], reading: Reading) -> list[dict[str, Any]]:
     """A line of the ledger for each file; see there."""
-    seen = [sight for sight in sights if sight.image is not None]
-    told = iter(replies(vlm, [sight.image for sight in seen], tokens, graphs))
-    rows = []
-    for sight in sights:
-        row: dict[str, Any] = {"path": str(sight.path), "score": None}
-        if sight.error is None:
-            row["score"], text = next(told)
-            row |= {"critique": critique_of(text), "taken": sight.taken, "look": sight.look}
-            row |= {"reply": text} if row["score"] is None else {}
-        error = sight.error or (SILENT if row["score"] is None else None)
-        rows.append(row | ({"error": error} if error else {}) | sight.stamp._asdict()
-                    | {"hash": sight.digest})
-    return rows
+    told = iter(replies(vlm, [sight for sight in sights if sight.image is not None], reading))
+    return [{"path": str(sight.path), "score": None,
+             **({"error": sight.error} if sight.error else said(sight, next(told))),
+             **sight.stamp._asdict(), "hash": sight.digest} for sight in sights]
 
 
-def score_all(vlm: VLM, paths: Sequence[Path], tokens: int, waited: Waited
+def said(sight: Sight, told: Score) -> dict[str, Any]:
+    """What a line tells of a picture that was answered."""
+    row: dict[str, Any] = {"score": told.score, "critique": told.critique, "taken": sight.taken,
+                           "look": sight.look}
+    if told.std is not None:
+        row["std"] = told.std
+    if told.score is None:
+        row |= {"error": CUT if told.cut else SILENT, "reply": told.text}
+    return row
+
+
+def score_all(vlm: VLM, paths: Sequence[Path], reading: Reading, waited: Waited
               ) -> Iterator[list[dict[str, Any]]]:
     """Rows of all pictures in the order of `paths`, window by window, on every process.
 
     Raises:
         NotFinite: the model's numbers are.
     """
-    graphs = Graphs() if vlm.device.type == "cuda" else None
     whole = WINDOW * size()
     windows = [paths[i : i + whole] for i in range(0, len(paths), whole)]
     mine = [[window[i] for i in share(len(window))] for window in windows]
@@ -134,4 +131,4 @@ def score_all(vlm: VLM, paths: Sequence[Path], tokens: int, waited: Waited
             some = list(islice(sights, len(part)))
             waited.seconds += time.perf_counter() - begun
             with at(str(window[0])):
-                yield everyone(rows_of(vlm, some, tokens, graphs))
+                yield everyone(rows_of(vlm, some, reading))

@@ -130,7 +130,7 @@ def test_an_ascii_terminal_ends_no_run(tmp_path: Path) -> None:
     (RAPOConfig, ["train_rapo", "eval", "nanoaes/diary", "nanoaes/judge", "nanoaes/models",
                   "nanoaes/schedule", "nanoaes/dry_run", "nanoaes/config"]),
     (EvalConfig, ["eval", "nanoaes/models", "nanoaes/verbs"]),
-    (ScoreConfig, ["eval", "nanoaes/models", "nanoaes/targets"])])
+    (ScoreConfig, ["eval", "nanoaes/models", "nanoaes/targets", "nanoaes/verbs"])])
 def test_every_field_is_used(cls: type, scripts: list[str]) -> None:
     """RAPO's evaluation settings are read by eval.py, some by `loading`; SFT hands on heldout."""
     code = "".join((ROOT / f"{name}.py").read_text() for name in scripts)

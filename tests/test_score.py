@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from nanoaes.errors import Ended, Stopped, UserError
 from nanoaes.images import load_image
 from nanoaes.page.sheet import SIGN
 from nanoaes.prompt import parse_score
+from nanoaes.readout import Reading, read
 from nanoaes.rollout import Answer, Rollouts, cached, rollout
 from nanoaes.script import run_script  # noqa: F401  for TWO
 from nanoaes.verbs import ScoreConfig
@@ -114,20 +116,47 @@ def test_batches_order_and_restarts_change_nothing(model: Path, photos: Path, tm
     assert (tmp_path / "d.jsonl").read_bytes() == before
 
 
-def test_batches_hold_pictures_of_like_length_within_the_cache(model: Path, monkeypatch) -> None:
+def test_samples_are_the_pictures_own(model: Path, photos: Path, tmp_path: Path) -> None:
+    """Whatever stands before it, and in a copy, too."""
+    want = by_path(score(model, photos, out=tmp_path / "a.jsonl", samples=3))
+    some = [photos / "12.png", photos / "sub", photos / "words.jpg"]
+    got = by_path(score(model, *some, out=tmp_path / "b.jsonl", samples=3))
+    assert got.items() < want.items() and sum(row.get("std", 0) > 0 for row in want.values()) > 3
+
+
+def test_a_score_is_read_as_asked(model: Path, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    """Alone, without a critique, and on the scale that was asked for."""
+    monkeypatch.undo()  # the model's own words
+    rows = by_path(score(model, photos, out=tmp_path / "a.jsonl", readout="direct",
+                         score_range="1-5"))
+    vlm = VLM.load(model, device="cpu", score_range=(1.0, 5.0))
+    for path in (photos / "0.png", photos / "sub/7.png"):
+        (one,) = read(vlm, [load_image(path)], [0], Reading("direct"))
+        assert rows[str(path)]["score"] == one.score and rows[str(path)]["critique"] == ""
+    assert 0 < one.score < 1 and "std" not in rows[str(path)]
+
+
+def test_a_cut_answer_says_so(model: Path, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.undo()
+    rows = score(model, photos, out=tmp_path / "a.jsonl")
+    assert {row["error"] for row in rows if "reply" in row} == {scoring.CUT}
+
+
+def test_batches_hold_pictures_of_like_length_within_the_cache(
+        model: Path, photos: Path, monkeypatch) -> None:
     vlm, sizes = VLM.load(model, device="cpu"), []
-    real = scoring.rollout
+    real = scoring.read
 
-    def watched(vlm: VLM, prompts, **options: object) -> Rollouts:
-        lengths = prompts.mask.sum(1)
-        sizes.append((len(lengths), int(lengths.max())))
-        return real(vlm, prompts, **options)
+    def watched(vlm: VLM, images: list, *more: object) -> list:
+        sizes.append((len(images), max(map(vlm.prompt_length, images))))
+        return real(vlm, images, *more)
 
-    monkeypatch.setattr(scoring, "rollout", watched)
-    images = [vlm.fit(image) for image in pictures(9)]
-    scoring.replies(vlm, images, 7, None)
-    assert sum(n for n, _ in sizes) == 9 and 1 < max(n for n, _ in sizes) < 9
-    assert all(n * (length + ROOM) <= cached(7) for n, length in sizes)
+    monkeypatch.setattr(scoring, "read", watched)
+    sights = [scoring.see(path, vlm) for path in sorted(photos.rglob("*.png"))]
+    sights = [sight for sight in sights if sight.image]
+    scoring.replies(vlm, sights, Reading(samples=2, tokens=9))
+    assert sum(n for n, _ in sizes) == 13 and 1 < max(n for n, _ in sizes) < 13
+    assert all(n * (length + 2 * ROOM) <= cached(9) for n, length in sizes)
     longest = [length for _, length in sizes]
     assert longest == sorted(longest, reverse=True) and longest[0] > longest[-1]
 
@@ -214,7 +243,12 @@ def test_another_model_or_question_needs_another_file(model: Path, photos: Path,
                       out=str(tmp_path / "s.jsonl"), prompt="full")
     with pytest.raises(UserError, match="asked otherwise; choose another --out"):
         eval_script.score(cfg)
-    assert scoring.signature(model, VLM.load(model, device="cpu"), "float32").startswith("rapo@")
+    vlm = VLM.load(model, device="cpu")
+    by = {scoring.signature(model, vlm, *how) for how in (
+        ("float32", Reading()), ("bfloat16", Reading()), ("float32", Reading("expect")),
+        ("float32", Reading(samples=2)), ("float32", Reading(temperature=0.5)))}
+    assert len(by) == 5 and all(re.fullmatch("rapo@[0-9a-f]{12}", name) for name in by)
+    assert by & {scoring.signature(model, vlm, "float32", Reading(tokens=7))}
 
 
 @pytest.mark.parametrize("given, message", [

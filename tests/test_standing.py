@@ -112,6 +112,13 @@ def test_bursts_hang_together_by_time_and_look(seed: int) -> None:
     assert got[times.index(min(known))] == 0
 
 
+def test_a_picture_between_two_bursts_makes_them_one() -> None:
+    ends = [0.0, 1.0], ["00000", "fffff"]
+    assert bursts(*ends) == [0, 1]
+    assert bursts([*ends[0], 2.0], [*ends[1], "003ff"]) == [0, 0, 0]
+    assert bursts([*ends[0], 0.5], [*ends[1], "003ff"]) == [0, 0, 0]
+
+
 def test_a_thousand_pictures_of_one_second_are_quickly_one_burst(monkeypatch) -> None:
     assert set(bursts([5.0] * 5000, ["00"] * 5000)) == {0}
     monkeypatch.setattr(bursts_module, "BACK", 1)  # who is compared with whom is bounded
