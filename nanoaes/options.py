@@ -20,6 +20,7 @@ from nanoaes.config import OptionError
 from nanoaes.presets import PRESETS
 
 C = TypeVar("C")
+WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +60,8 @@ def parse(cls: type[C], argv: list[str] | None = None, verb: str = "") -> C:
         parser.add_argument(f"--{f.name}", type=_reader(f), help=f"{text} [{f.default!s}]",
                             metavar=type(f.default).__name__, **alone)
     argv = _underscored(sys.argv[1:] if argv is None else argv)
+    if bare:
+        argv = _switched(argv, {f"--{f.name}" for f in fields if isinstance(f.default, bool)})
     # Words may stand before, between and after the options.
     given, rest = (parser.parse_known_intermixed_args if bare else parser.parse_known_args)(argv)
     if rest:
@@ -77,6 +80,13 @@ def _underscored(argv: list[str]) -> list[str]:
     """--train-vision is --train_vision; values keep their hyphens."""
     return [re.sub(r"^--[^=]+", lambda key: "--" + key[0][2:].replace("-", "_"), word)
             for word in argv]
+
+
+def _switched(argv: list[str], switches: set[str]) -> list[str]:
+    """A switch alone is true, also before a word that is not its value: --bursts photos/."""
+    alone = [word in switches and after.lower() not in WORDS
+             for word, after in zip(argv, [*argv, ""][1:], strict=True)]
+    return [f"{word}=true" if on else word for word, on in zip(argv, alone, strict=True)]
 
 
 def _unknown(word: str, names: list[str]) -> str:
@@ -110,10 +120,9 @@ def _reader(f: dataclasses.Field) -> Callable[[str], Any]:
 
 def boolean(text: str) -> bool:
     """bool("False") is True, so booleans are read by word."""
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in words:
+    if text.lower() not in WORDS:
         raise argparse.ArgumentTypeError(f"{text!r}: say true or false")
-    return words[text.lower()]
+    return WORDS[text.lower()]
 
 
 def _device(name: str) -> str:

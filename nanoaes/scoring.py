@@ -34,7 +34,8 @@ from nanoaes.rollout import cached
 from nanoaes.same import fingerprint
 from nanoaes.vlm import VLM
 
-WINDOW = 32  # pictures of one process between two writes to the ledger
+WINDOW = 32  # pictures of one process between two writes to the ledger, at most
+PIXELS = 2**26  # of them together: they are kept as large as the model may see them
 SILENT = "the answer states no score"
 CUT = "the answer was cut before it stated a score; raise --max_new_tokens"
 
@@ -113,6 +114,11 @@ def said(sight: Sight, told: Score) -> dict[str, Any]:
     return row
 
 
+def window(max_pixels: int) -> int:
+    """Pictures of one process between two writes."""
+    return min(WINDOW, max(1, PIXELS // max_pixels))
+
+
 def score_all(vlm: VLM, paths: Sequence[Path], reading: Reading, waited: Waited
               ) -> Iterator[list[dict[str, Any]]]:
     """Rows of all pictures in the order of `paths`, window by window, on every process.
@@ -120,15 +126,16 @@ def score_all(vlm: VLM, paths: Sequence[Path], reading: Reading, waited: Waited
     Raises:
         NotFinite: the model's numbers are.
     """
-    whole = WINDOW * size()
+    each = window(vlm.asking.max_pixels)
+    whole = each * size()
     windows = [paths[i : i + whole] for i in range(0, len(paths), whole)]
-    mine = [[window[i] for i in share(len(window))] for window in windows]
+    mine = [[some[i] for i in share(len(some))] for some in windows]
     sights = in_threads(lambda path: see(path, vlm), (path for part in mine for path in part),
-                        2 * WINDOW)
+                        2 * each)
     with closing(sights):
-        for window, part in zip(windows, mine, strict=True):
+        for asked, part in zip(windows, mine, strict=True):
             begun = time.perf_counter()
             some = list(islice(sights, len(part)))
             waited.seconds += time.perf_counter() - begun
-            with at(str(window[0])):
+            with at(str(asked[0])):
                 yield everyone(rows_of(vlm, some, reading))

@@ -39,6 +39,15 @@ def test_words_stand_anywhere_and_tildes_are_home(monkeypatch: pytest.MonkeyPatc
         parse(Looked, ["a", "--sed", "3"])
 
 
+@pytest.mark.parametrize("argv, on", [
+    (["--bursts", "a", "b"], True), (["a", "b", "--bursts"], True), (["a", "--bursts", "b"], True),
+    (["--bursts", "false", "a", "b"], False), (["--bursts=no", "a", "b"], False),
+    (["a", "--bursts", "--top", "3", "b"], True), (["--bursts", "TRUE", "a", "b"], True)])
+def test_a_switch_before_a_word_is_no_trap(argv: list[str], on: bool) -> None:
+    cfg = parse(ScoreConfig, argv)
+    assert (cfg.paths, cfg.bursts) == (("a", "b"), on)
+
+
 def test_a_script_of_several_verbs(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     said: list[str] = []
     verbs = {"bench": (lambda cfg: said.append(f"bench {cfg.seed}"), EvalConfig),

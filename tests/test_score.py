@@ -161,6 +161,11 @@ def test_batches_hold_pictures_of_like_length_within_the_cache(
     assert longest == sorted(longest, reverse=True) and longest[0] > longest[-1]
 
 
+def test_few_are_kept_where_they_are_large(monkeypatch) -> None:
+    monkeypatch.setattr(scoring, "WINDOW", 32)
+    assert [scoring.window(n) for n in (262_144, 12_845_056, 2**27)] == [32, 5, 1]
+
+
 def test_a_signal_stops_after_a_window_and_the_next_run_goes_on(
         model: Path, photos: Path, tmp_path: Path, monkeypatch) -> None:
     want = by_path(score(model, photos, out=tmp_path / "a.jsonl"))
