@@ -71,7 +71,7 @@ function show() {
   }
   if (form.order.value != order) {
     order = form.order.value;
-    list.append(...cards.toSorted(orders[order]).map(c => c.card));
+    list.append(...[...cards].sort(orders[order]).map(c => c.card));
   }
   form.count.value = shown + " of " + cards.length;
   document.querySelector(".empty").hidden = shown > 0;
