@@ -15,6 +15,7 @@ import nanoaes  # noqa: F401  before torch: see there
 # isort: split
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack, closing
 from pathlib import Path
 

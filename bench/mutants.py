@@ -708,8 +708,8 @@ TABLE = {
         M("a file's name is markup", "{inline(shot.path.name)}", "{shot.path.name}", "sheet"),
     ],
     "nanoaes/runs.py": [
-        M("an orphan keeps a file's lock", "        _lock(file, path, tell, option)\n"
-          "        _held[key] = file\n", "        _lock(file, path, tell, option)\n", "runs"),
+        M("an orphan keeps a file's lock", "signed=False)\n        _held[key] = file\n",
+          "signed=False)\n", "runs"),
     ],
     "nanoaes/judge.py": [
         M("what ended is counted as cut", "sum(a.cut for a in answers)",
