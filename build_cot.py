@@ -13,6 +13,7 @@ from pathlib import Path
 from nanoaes.checkpoint import append_row, read_rows, write_json
 from nanoaes.config import CoTConfig
 from nanoaes.cot import LEVELS, Judge, Teacher, balance, check, score_level
+from nanoaes.critiques import picture_of
 from nanoaes.datasets import Example, read_all
 from nanoaes.index import Index
 from nanoaes.progress import progress, say
@@ -42,11 +43,11 @@ def main(cfg: CoTConfig) -> Path:
 
 def collect(examples: list[Example], teacher: Teacher, judge: Judge, out: Path) -> None:
     """One critique per example into `out`, with its flags; examples already there are skipped."""
-    done = {row["image"] for row in read_rows(out)} if out.is_file() else set()
-    for example in progress([e for e in examples if str(e.image) not in done], "AesCoT"):
+    done = {picture_of(out, r["image"]) for r in read_rows(out)} if out.is_file() else set()
+    for example in progress([e for e in examples if e.image.resolve() not in done], "AesCoT"):
         critique = teacher.write(example.image, example.score)
         flags = check(critique, example.image, example.score, judge)
-        append_row(out, {"image": str(example.image), "score": example.score,
+        append_row(out, {"image": str(example.image.resolve()), "score": example.score,
                          "dataset": example.dataset, "critique": critique, "kept": flags.clean,
                          **vars(flags)})
 

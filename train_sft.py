@@ -21,21 +21,20 @@ from nanoaes.checkpoint import (
     append_row,
     cut_rows,
     publish,
-    read_rows,
     recover,
     set_aside,
     write_json,
 )
 from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit
+from nanoaes.critiques import read_critiques, split_scale
 from nanoaes.datasets import Example, check_images
 from nanoaes.dry_run import planned, settled
 from nanoaes.hub import find_folder
-from nanoaes.images import DataError
 from nanoaes.index import Index
 from nanoaes.models import load_models, write_merged
 from nanoaes.parallel import by_first, enough, first, share, size
 from nanoaes.progress import say
-from nanoaes.prompt import answer_text
+from nanoaes.prompt import UNIT
 from nanoaes.resume import Saves
 from nanoaes.runs import claim, keep_going, need_room, refuse_foreign, refuse_overwrite
 from nanoaes.same import as_saved, fingerprint
@@ -84,7 +83,7 @@ def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack, processes:
         claimed.enter_context(claim(folder, "train_sft.py"))
     recover(run / "backbone")
     recover(out)
-    critiques = read_critiques(critique_file(cfg, run), cfg.bad_images, Index(run))
+    critiques = lessons_of(cfg, run)
     start = Path(cfg.model) if cfg.model else build_backbone(run / "backbone", cfg.seed)
     weights = fingerprint(find_folder(start))
     state = Saves(run / STATES, cfg.keep_last).facts() if cfg.resume else None
@@ -151,38 +150,22 @@ def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: 
     return last
 
 
-def critique_file(cfg: SFTConfig, run: Path) -> Path:
-    """One's own critiques, or the toy's, made if missing."""
+def lessons_of(cfg: SFTConfig, run: Path) -> list[tuple[Path, str]]:
+    """Picture and the answer to learn: one's own critiques, or the toy's, made if missing.
+
+    Raises:
+        DataError: as `read_critiques`; a picture that is not whole.
+    """
     if cfg.model and not cfg.cot:
         raise OptionError("--model without --cot: the toy's critiques fit the toy's model only; "
                           "name critiques with --cot")
-    cot = Path(cfg.cot) if cfg.cot else run / "cot.jsonl"
+    cot, scale = split_scale(cfg.cot) if cfg.cot else (run / "cot.jsonl", UNIT)
     if cfg.cot and not cot.is_file():
         raise OptionError(f"--cot {cot}: no such file; build_cot.py makes one")
-    return cot if cot.is_file() else build_cot.main(inherit(CoTConfig, cfg))
-
-
-def read_critiques(cot: Path, bad_images: str, index: Index | None = None
-                   ) -> list[tuple[Path, str]]:
-    """The kept critiques of `build_cot.py`: picture and the answer to learn.
-
-    Raises:
-        DataError: a row without a usable field, with file and row; a picture that is not whole.
-    """
-    examples, answers = [], []
-    for number, row in enumerate(read_rows(cot), 1):
-        try:
-            if row["kept"]:
-                image, score = Path(row["image"]), row["score"]
-                answers.append((image, answer_text(row["critique"], score)))
-                examples.append(Example(image, score, None, row["dataset"], (0.0, 1.0)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{cot}, line {number}: {error!r}; delete the line, then run "
-                            "build_cot.py again") from None
-    if not examples:
-        raise DataError(f"{cot}: no kept critique; ask for more pictures with --per_level")
-    whole = {e.image for e in check_images(examples, bad_images, index)}
-    return [(image, answer) for image, answer in answers if image in whole]
+    found = read_critiques(cot if cot.is_file() else build_cot.main(inherit(CoTConfig, cfg)), scale)
+    examples = [Example(c.image, c.score, None, cot.stem, scale) for c in found]
+    whole = {e.image for e in check_images(examples, cfg.bad_images, Index(run))}
+    return [(c.image, c.answer) for c in found if c.image in whole]
 
 
 if __name__ == "__main__":

@@ -520,7 +520,10 @@ TABLE = {
           "sft"),
         M("the cold start's limit is ignored", "max_grad_norm=cfg.max_grad_norm",
           "max_grad_norm=1.0", "sft"),
-        M("rejected critiques are learned", 'if row["kept"]:', 'if "kept" in row:', "sft"),
+    ],
+    "nanoaes/critiques.py": [
+        M("rejected critiques are learned", "if _kept(row):", "if _kept(row) in (True, False):",
+          "sft"),
     ],
     "train_rapo.py": [
         M("a resumed run sees the first pictures", "for step in range(begun, steps) for e",

@@ -138,7 +138,8 @@ class SFTConfig(LearnConfig):
     """
 
     model: str = opt("", "Hugging Face folder or hub name to start from; empty: the toy backbone")
-    cot: str = opt("", "critiques from build_cot.py; empty: RUN/cot.jsonl, made if missing")
+    cot: str = opt("", "critiques: build_cot.py's, or JSON of one's own, FILE@1-5 where scores are "
+                        "not 0-1; empty: RUN/cot.jsonl, made if missing")
     out: str = opt("", "where the cold-started model goes; empty: RUN/sft")
     epochs: int = opt(2, "passes over the critiques (the paper: 1, over 3,000 and more)", low=1)
     batch: int = opt(32, "critiques per update", low=1)

@@ -32,7 +32,7 @@ def records(file: Path, fields: Sequence[Sequence[str]], lines: bool) -> Iterato
         DataError: no JSON of this shape, a field twice, no row with a score.
     """
     bare, seen = 0, 0
-    for place, row in _objects(file, lines):
+    for place, row in objects(file, text_of(file), lines):
         try:
             cells = [_cell(row, names) for names in fields]
             if not cells[0]:
@@ -55,8 +55,8 @@ def _at(file: Path, place: int, lines: bool, problem: object) -> str:
     return f"{file}, {'line' if lines else 'row'} {place}: {problem}; correct or delete the row"
 
 
-def _objects(file: Path, lines: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-    text = text_of(file)
+def objects(file: Path, text: str, lines: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(place, object) of each row of that file's text, names in small letters; as `records`."""
     texts = enumerate(text.split("\n"), 1) if lines else [(1, text)]
     for line, part in texts:
         if not part.strip():
