@@ -25,20 +25,38 @@ def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """A line of JSON for each; all on disk when this returns."""
     lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     if path.is_file():
-        _drop_torn_line(path)
+        _end_last_line(path)
     with path.open("a", encoding="utf-8") as file:
         file.write(lines)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _drop_torn_line(path: Path) -> None:
-    """Cut off what a crash left behind the last line break."""
+def whole_row(line: bytes) -> bool:
+    """Is it a JSON object to its end? What a crash has left of one never is."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _end_last_line(path: Path) -> None:
+    """What stands behind the last line break is a row whose line break is missing, or was torn."""
     with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end and (file.seek(end - 1), file.read(1))[1] != b"\n":
-            end -= 1
-        file.truncate(end)
+        start = file.seek(0, os.SEEK_END)
+        while start and (file.seek(start - 1), file.read(1))[1] != b"\n":
+            start -= 1
+        file.seek(start)
+        if whole_row(file.read()):
+            file.write(b"\n")
+        else:
+            file.truncate(start)
+
+
+def _lines(path: Path) -> list[bytes]:
+    """All lines; the last one only where it is ended or whole."""
+    *lines, last = path.read_bytes().split(b"\n")
+    return [*lines, last] if whole_row(last) else lines
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -48,11 +66,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         UserError: a line that is no JSON object, with file, line and remedy.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
+    for number, line in enumerate(_lines(path), 1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{path}, line {number}: no JSON ({error.msg}); delete it") from None
+        except UnicodeDecodeError:
+            raise UserError(f"{path}, line {number}: not UTF-8; delete it") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: no JSON object; delete it")
         rows.append(row)
@@ -67,9 +87,8 @@ def cut_rows(path: Path, step: int) -> None:
     """
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    kept = [line for line, row in zip(lines, read_rows(path), strict=True) if row["step"] <= step]
-    _write_whole(path, "".join(line + "\n" for line in kept))
+    rows = zip(_lines(path), read_rows(path), strict=True)
+    _write_whole(path, "".join(f"{line.decode()}\n" for line, row in rows if row["step"] <= step))
 
 
 def write_json(path: Path, value: Any) -> None:

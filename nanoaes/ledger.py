@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nanoaes.checkpoint import append_rows
+from nanoaes.checkpoint import append_rows, whole_row
 from nanoaes.errors import UserError
 
 NEEDED = {"path", "score", "size", "mtime_ns", "hash", "by"}
@@ -94,11 +94,11 @@ class Ledger:
         path.touch()
         with path.open("rb") as file:
             for number, text in enumerate(file, 1):
-                if text.endswith(b"\n"):
-                    self._keep(self._row(text, number), len(text))
+                if text.endswith(b"\n") or whole_row(text):
+                    self._keep(self._row(text, number), len(text.rstrip(b"\n")) + 1)
                 elif not self.end and not _torn(text):
                     self._row(text, number)  # a file of something else is not cut
-        append_rows(path, [])  # cuts off a torn line
+        append_rows(path, [])  # cuts off a torn line, ends a whole one
 
     def _row(self, text: bytes, number: int) -> dict[str, Any]:
         """A line, if it is one of this model's ledger."""

@@ -1,6 +1,7 @@
 """Nothing is lost on a crash: rows are appended, folders appear whole or not at all."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from nanoaes.checkpoint import (
     set_aside,
     write_json,
 )
+from nanoaes.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CRASH = """
@@ -49,6 +51,28 @@ def test_a_line_torn_by_a_crash_does_not_count_and_is_replaced(tmp_path: Path) -
     assert read_rows(path) == [{"a": 1}]
     append_row(path, {"a": 2})
     assert read_rows(path) == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize("last", ['{"a": 2}', '{"a": "é"} ', '{"a": {}}\r'])
+def test_a_last_row_without_a_line_break_counts_and_stays(last: str, tmp_path: Path) -> None:
+    """As editors and people's own scripts leave it."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n' + last, encoding="utf-8", newline="")
+    rows = [{"a": 1}, json.loads(last)]
+    assert read_rows(path) == rows
+    append_row(path, {"a": 3})
+    assert read_rows(path) == [*rows, {"a": 3}]
+
+
+def test_a_line_torn_inside_a_letter(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + '{"a": "é'.encode()[:-1])
+    assert read_rows(path) == [{"a": 1}]
+    append_row(path, {"a": 2})
+    assert read_rows(path) == [{"a": 1}, {"a": 2}]
+    path.write_bytes(b'{"a": "\xe9"}\n')
+    with pytest.raises(UserError, match="line 1: not UTF-8; delete it"):
+        read_rows(path)
 
 
 def test_nan_is_not_json(tmp_path: Path) -> None:
@@ -177,7 +201,7 @@ def test_json_is_whole(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "x").iterdir()] == ["a.json"]
 
 
-@pytest.mark.parametrize("end", ["", '{"step": 9, "lo'])
+@pytest.mark.parametrize("end", ["", '{"step": 9, "lo', '{"step": 9}'])
 def test_rows_after_a_step_are_cut(tmp_path: Path, end: str) -> None:
     """Others stay as they are written, several of one step too."""
     path = tmp_path / "rows.jsonl"
