@@ -33,7 +33,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     """A is noisier than B, but has the same noise in it."""
     rng, truth = np.random.default_rng(1), np.random.default_rng(0).random(N)
     common = truth + rng.normal(0, 0.2, N)
-    return (write(tmp_path / "a.jsonl", np.round(common + rng.normal(0, 0.1, N), 2).tolist()),
+    return (write(tmp_path / "a.jsonl", np.round(common + rng.normal(0, 0.04, N), 2).tolist()),
             write(tmp_path / "b.jsonl", np.round(common, 2).tolist()))
 
 
@@ -56,6 +56,12 @@ def test_differences_and_their_intervals(files: tuple[Path, Path]) -> None:
         assert found["difference"] == pytest.approx(value(b, truth) - value(a, truth), abs=1e-12)
         drawn = [value(b[p], truth[p]) - value(a[p], truth[p]) for p in picks]
         np.testing.assert_allclose(found["ci"], np.percentile(drawn, (2.5, 97.5)), atol=1e-10)
+    def tau(x: np.ndarray, y: np.ndarray) -> float:
+        return stats.kendalltau(x, y).statistic
+
+    drawn = [tau(b[p], truth[p]) - tau(a[p], truth[p]) for p in picks[:500]]
+    width = np.ptp(np.percentile(drawn, (2.5, 97.5)))
+    assert np.ptp(part["figures"]["krcc"]["ci"]) == pytest.approx(width, rel=0.2)
     for key in ("krcc", "pairs", "best_of_4"):
         lo, hi = part["figures"][key]["ci"]
         assert lo < part["figures"][key]["difference"] < hi
