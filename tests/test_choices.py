@@ -154,6 +154,12 @@ def test_intervals_are_seeded_hold_the_value_and_stay_in_bounds() -> None:
             assert measures[name].bounds[0] <= lo <= measures[name].value <= hi <= 1
 
 
+def test_ends_are_stretched_where_sets_are_few() -> None:
+    moved = np.linspace(-1, 1, 1001)
+    for k, n, by in ((8, 50, stats.t.ppf(0.975, 5.25) / stats.norm.ppf(0.975)), (2, 10**6, 1.0)):
+        assert choices.ends(moved, k, n).tolist() == pytest.approx([-0.95 * by, 0.95 * by], 1e-4)
+
+
 def test_the_truth_lies_in_95_of_100_intervals() -> None:
     """A short run of bench/coverage.py; of 100 a share of .95 is known to within .045."""
     held = coverage.covered(100, 100, seed=1)
