@@ -34,8 +34,9 @@ def add_details(result: dict, sets: Sets, dropped: Counter[str], seed: int) -> N
 
 
 def of_themes(examples: list[Example], pred: list[float | None], seed: int) -> dict[str, dict]:
-    """Metrics of each theme's pictures, by name; nothing where no picture has a theme."""
-    named = sorted({e.theme for e in examples} - {""})
+    """Metrics of each theme's pictures, by name; nothing where all are of one, or none has any."""
+    themes = {e.theme for e in examples}
+    named = sorted(themes - {""}) if len(themes) > 1 else []
     places = {theme: [i for i, e in enumerate(examples) if e.theme == theme] for theme in named}
     return {theme: evaluate([pred[i] for i in some], [examples[i].score for i in some], seed=seed)
             for theme, some in places.items()}
@@ -56,7 +57,7 @@ def lines(name: str, part: dict) -> list[str]:
                     if t["srcc"] is not None)
     if ranked:
         ends = " to ".join(f"{theme} {short(srcc)}" for srcc, theme in (ranked[0], ranked[-1]))
-        found.append(f"  {len(part['themes'])} themes, SRCC from {ends}; all in the report")
+        found.append(f"  themes: {len(part['themes'])}, SRCC from {ends}; all in the report")
     return found
 
 

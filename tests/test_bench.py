@@ -213,8 +213,15 @@ def test_details_of_a_set() -> None:
     text = "\n".join(details.lines("s", part))
     assert "n 8 of 10 expected, unreadable 1, cut 0, 7 distinct scores, 0.0 % of" in text
     assert "undefined" not in text
-    assert "2 themes, SRCC from town -1.000 to sea .5000" in text
+    assert "themes: 2, SRCC from town -1.000 to sea .5000" in text
     assert json.loads(json.dumps(result, allow_nan=False))
+
+
+@pytest.mark.parametrize("themes", [["sea"] * 4, [""] * 4])
+def test_one_theme_is_no_breakdown(themes: list[str]) -> None:
+    result, sets = one_set([0.1, 0.3, 0.2, 0.5], themes)
+    details.add_details(result, sets, Counter(), seed=0)
+    assert result["sets"]["s"]["themes"] == {}
 
 
 @pytest.mark.parametrize("pred, why", [
