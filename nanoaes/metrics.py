@@ -4,8 +4,8 @@ Scores lie on [0, 1]. PLCC is raw, SRCC uses average ranks (two-decimal scores t
 tau-b. An unreadable answer is None: it is left out of every figure but the strict ones, which
 checkpoints are chosen by, and counted in `parse_fail`. A figure that does not exist (no order in
 a constant) is None and never NaN, so that a result can be written as JSON. Statistics are scipy's
-but for the ranks: with its rankdata, which sorts, `evaluate` takes 2 to 3 times as long (1.0 s ->
-2.9 s at n = 20,000, one thread). Left out: the 4-parameter logistic fit that image-quality papers
+but for the ranks: with its rankdata, which sorts, `evaluate` takes nearly twice as long (2.7 s ->
+5.0 s at n = 20,000, one thread). Left out: the 4-parameter logistic fit that image-quality papers
 apply before PLCC (the paper reports none), KRCC's interval (a figure of pairs: `choices.py`).
 """
 
