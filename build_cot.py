@@ -13,7 +13,7 @@ from pathlib import Path
 from nanoaes.checkpoint import append_row, read_rows, write_json
 from nanoaes.config import CoTConfig
 from nanoaes.cot import LEVELS, Judge, Teacher, balance, check, score_level
-from nanoaes.critiques import picture_of
+from nanoaes.critiques import current, item
 from nanoaes.datasets import Example, read_all
 from nanoaes.index import Index
 from nanoaes.progress import progress, say
@@ -37,28 +37,36 @@ def main(cfg: CoTConfig) -> Path:
         notes = read_attributes(run / "world")
         write_json(run / "build_cot.json", asdict(cfg))
         collect(chosen, ToyTeacher(notes, cfg.seed), ToyJudge(notes), out)
-    say(summary(read_rows(out)))
+    say(summary([row for _, row in current(out, enumerate(read_rows(out), 1))]))
     return out
 
 
 def collect(examples: list[Example], teacher: Teacher, judge: Judge, out: Path) -> None:
-    """One critique per example into `out`, with its flags; examples already there are skipped."""
-    done = {picture_of(out, r["image"]) for r in read_rows(out)} if out.is_file() else set()
-    for example in progress([e for e in examples if e.image.resolve() not in done], "AesCoT"):
+    """One critique per example into `out`, with its flags; those already there are skipped.
+
+    A picture with another score than in the file, or for another teacher, gets a new critique.
+    """
+    rows = current(out, enumerate(read_rows(out), 1)) if out.is_file() else []
+    done = {item(out, row) for _, row in rows}
+    asked = {example.image.resolve(): example for example in examples}  # the last label of each
+    heads = [({"image": str(path), "score": example.score, "teacher": teacher.name}, example)
+             for path, example in asked.items()]
+    for head, example in progress([h for h in heads if item(out, h[0]) not in done], "AesCoT"):
         critique = teacher.write(example.image, example.score)
         flags = check(critique, example.image, example.score, judge)
-        append_row(out, {"image": str(example.image.resolve()), "score": example.score,
-                         "dataset": example.dataset, "critique": critique, "kept": flags.clean,
-                         **vars(flags)})
+        append_row(out, {**head, "dataset": example.dataset, "critique": critique,
+                         "kept": flags.clean, **vars(flags)})
 
 
 def summary(rows: list[dict]) -> str:
     """What the filters found, in one paragraph."""
-    flags = {name: sum(row[name] for row in rows) for name in ("leak", "mismatch", "invented")}
+    flags = {name: sum(row.get(name, False) for row in rows)
+             for name in ("leak", "mismatch", "invented", "unfit")}
     kept = [row for row in rows if row["kept"]]
     levels = Counter(LEVELS[score_level(row["score"])] for row in kept)
     return (f"AesCoT: {len(rows)} critiques; score leaked {flags['leak']}, judgement off "
-            f"{flags['mismatch']}, invented {flags['invented']}; kept {len(kept)} ("
+            f"{flags['mismatch']}, invented {flags['invented']}, no critique {flags['unfit']}; "
+            f"kept {len(kept)} ("
             + ", ".join(f"{name} {levels[name]}" for name in LEVELS) + ")")
 
 

@@ -3,7 +3,7 @@
     balance levels -> teacher writes -> score leaked? -> fits the score? -> true to the picture?
 
 The teacher is told the score and must not mention it. Leakage is found by program; the other two
-flags come from a judge. A critique is kept only if all three are zero.
+flags come from a judge. A critique is kept only if all three are zero and it is one (`unfit.py`).
 Left out: a teacher behind an endpoint (a later round); it will be a `Teacher` like the toy's.
 """
 
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
+
+from nanoaes.unfit import unfit
 
 BORDERS = (0.4, 0.7)  # bad [0, .4), fair [.4, .7), good [.7, 1]
 LEVELS = ("bad", "fair", "good")
@@ -33,6 +35,8 @@ T = TypeVar("T")
 class Teacher(Protocol):
     """Writes one critique; it knows the score and must not say so."""
 
+    name: str  # in each row: another teacher writes anew
+
     def write(self, image: Path, score: float) -> str: ...
 
 
@@ -50,15 +54,16 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Flags:
-    """The paper's three errors; a critique is kept only without any."""
+    """The paper's three errors, and what is no critique; one is kept only without any."""
 
     leak: bool
     mismatch: bool
     invented: bool
+    unfit: bool  # empty, a refusal, a tag inside: no training target
 
     @property
     def clean(self) -> bool:
-        return not (self.leak or self.mismatch or self.invented)
+        return not (self.leak or self.mismatch or self.invented or self.unfit)
 
 
 def score_level(score: float) -> int:
@@ -72,8 +77,9 @@ def leaks(critique: str) -> bool:
 
 
 def check(critique: str, image: Path, score: float, judge: Judge) -> Flags:
-    """All three filters; none hides another, so that the counts can be reported."""
-    return Flags(leaks(critique), judge.mismatch(critique, score), judge.invented(critique, image))
+    """All filters; none hides another, so that the counts can be reported."""
+    return Flags(leaks(critique), judge.mismatch(critique, score), judge.invented(critique, image),
+                 bool(unfit(critique)))
 
 
 def balance(items: Sequence[T], scores: Sequence[float], per_level: int, seed: int) -> list[T]:

@@ -2,7 +2,7 @@
 
 A JSON list, or an object a line, with rows of any of
 
-    {"image": path, "score": x, "critique": text, "kept": true, "dataset": …}    build_cot.py's own
+    {"image": path, "score": x, "critique": text, "kept": true, "teacher": …}    build_cot.py's own
     {"image": path, "score": x, "critique": text}
     {"messages": [{"role": "user", "content": "<image>…"}, {"role": "assistant", "content":
      "<think>critique</think><answer>x</answer>"}], "images": [path]}            LLaMA-Factory's
@@ -18,6 +18,7 @@ import math
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from nanoaes.tables import number, short, text_of
 from nanoaes.unfit import unfit
 
 Scale = tuple[float, float]
+OWN = {"kept", "leak"}  # only build_cot.py's rows have both
 LISTED = 5  # rows that are named when they are not learned from
 AGREE = 0.01  # of [0, 1]: a reply's answer and the label beside it, which may be rounded
 _REPLY = re.compile(r"\s*<think>(.*)</think>\s*<answer>([^<]*)</answer>\s*", re.DOTALL)
@@ -76,7 +78,7 @@ def read_critiques(file: Path, scale: Scale = UNIT) -> list[Critique]:
     text, found, skipped = text_of(file), [], []
     lines = not text.lstrip().startswith("[")
     unit = "line" if lines else "row"
-    for place, row in objects(file, _whole(file, text) if lines else text, lines):
+    for place, row in current(file, objects(file, _whole(file, text) if lines else text, lines)):
         try:
             if _kept(row):
                 found.append(_critique(row, file, scale))
@@ -101,6 +103,30 @@ def picture_of(file: Path, name: str) -> Path:
     """
     path = file.parent / name
     return Path(name if os.path.exists(name) and not path.exists() else path).resolve()
+
+
+def item(file: Path, row: dict[str, Any]) -> tuple[Path, str, str]:
+    """What a row of build_cot.py's is about: picture, score, teacher (once there was the toy's)."""
+    picture = picture_of(file, str(row.get("image")))
+    return picture, str(row.get("score")), str(row.get("teacher", "toy"))
+
+
+def current(file: Path, rows: Iterable[tuple[int, dict[str, Any]]]
+            ) -> list[tuple[int, dict[str, Any]]]:
+    """Without those rows of build_cot.py's that a later one replaces: the same item, written twice,
+    or a picture with an earlier label. Of other lists, all: a picture may have several critiques.
+    """
+    found: dict[Any, tuple[int, dict[str, Any]]] = {}
+    labels: dict[Path, str] = {}
+    for place, row in rows:
+        if row.keys() >= OWN:
+            picture, label, teacher = item(file, row)
+            labels[picture] = label
+            found[picture, label, teacher] = place, row
+        else:
+            found[place] = place, row
+    return [kept for key, kept in found.items()
+            if isinstance(key, int) or labels[key[0]] == key[1]]
 
 
 def _tell(file: Path, unit: str, seen: int, skipped: list[tuple[int, str]]) -> None:

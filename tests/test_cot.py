@@ -1,13 +1,16 @@
 """The three filters find what an imperfect teacher does wrong, at its known rates."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import build_cot
+from nanoaes.checkpoint import append_row, read_rows
 from nanoaes.cot import balance, check, leaks, score_level
+from nanoaes.critiques import current, read_critiques
 from nanoaes.datasets import Example
 from nanoaes.toy.teacher import (
     INVENT_RATE,
@@ -95,3 +98,97 @@ def test_collect_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert out.read_text().startswith(first)
     assert [row["image"] for row in rows] == [str(p) for p in images]
     assert f"{len(rows)} critiques" in build_cot.summary(rows)
+
+
+def notes_of(folder: Path, n: int) -> tuple[list[Example], ToyTeacher, ToyJudge]:
+    images = [folder / f"{i}.jpg" for i in range(n)]
+    notes = {p.resolve(): [1] * 5 for p in images}
+    examples = [Example(p, 0.1 + i / 10, None, "toy", (0.0, 1.0)) for i, p in enumerate(images)]
+    return examples, ToyTeacher(notes, seed=1), ToyJudge(notes)
+
+
+def rows_of(out: Path) -> list[dict]:
+    return [row for _, row in current(out, enumerate(read_rows(out), 1))]
+
+
+def test_a_run_spelled_otherwise_doubles_nothing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples, teacher, judge = notes_of(Path("world"), 5)
+    build_cot.collect(examples, teacher, judge, Path("cot.jsonl"))
+    first = Path("cot.jsonl").read_bytes()
+    absolute = [replace(e, image=e.image.absolute()) for e in examples]
+    (tmp_path / "link").symlink_to(tmp_path)
+    linked = [replace(e, image=Path("link") / e.image) for e in examples]
+    for again, out in ((absolute, tmp_path / "cot.jsonl"), (linked, Path("link/cot.jsonl"))):
+        build_cot.collect(again, teacher, judge, out)
+    assert Path("cot.jsonl").read_bytes() == first
+
+
+def test_rows_of_before_count_where_their_pictures_are(tmp_path: Path, monkeypatch) -> None:
+    """They had paths from where the script ran, no teacher, and could stand there twice."""
+    monkeypatch.chdir(tmp_path)
+    examples, teacher, judge = notes_of(Path("run/world"), 3)
+    Path("run/world").mkdir(parents=True)
+    out = Path("run/cot.jsonl")
+    for e in examples:
+        e.image.touch()
+        for name in (e.image, e.image.absolute()):
+            append_row(out, {"image": str(name), "score": e.score, "critique": "a", "kept": True,
+                             "leak": False})
+    build_cot.collect(examples, teacher, judge, out)
+    assert len(read_rows(out)) == 6 and len(rows_of(out)) == 3
+
+
+def test_a_changed_label_gets_a_new_critique_and_back_again(tmp_path: Path) -> None:
+    examples, teacher, judge = notes_of(tmp_path, 3)
+    out = tmp_path / "cot.jsonl"
+    relabelled = [replace(examples[0], score=0.95), *examples[1:]]
+    for step, asked in enumerate((examples, relabelled, examples, examples)):
+        build_cot.collect(asked, teacher, judge, out)
+        assert len(read_rows(out)) == (3, 4, 5, 5)[step]
+        found = {row["image"]: row for row in rows_of(out)}
+        assert len(found) == len(rows_of(out)) == 3
+        for e in asked:
+            row = found[str(e.image)]
+            assert row["score"] == e.score
+            assert row["critique"] == teacher.write(e.image, e.score)
+
+
+def test_a_picture_of_two_sets_is_asked_about_once(tmp_path: Path) -> None:
+    examples, teacher, judge = notes_of(tmp_path, 1)
+    both = [examples[0], replace(examples[0], score=0.9)]
+    for _ in range(3):
+        build_cot.collect(both, teacher, judge, tmp_path / "cot.jsonl")
+    assert [row["score"] for row in read_rows(tmp_path / "cot.jsonl")] == [0.9]
+
+
+def test_another_teacher_writes_anew(tmp_path: Path) -> None:
+    examples, teacher, judge = notes_of(tmp_path, 3)
+    out = tmp_path / "cot.jsonl"
+    build_cot.collect(examples, teacher, judge, out)
+    teacher.name = "other"
+    build_cot.collect(examples, teacher, judge, out)
+    assert [row["teacher"] for row in rows_of(out)] == ["toy"] * 3 + ["other"] * 3
+
+
+@pytest.mark.parametrize("text", ["", "I'm sorry, I cannot view images.", "Soft <b>light</b>."])
+def test_what_is_no_critique_is_not_kept(text: str, tmp_path: Path) -> None:
+    examples, teacher, judge = notes_of(tmp_path, 1)
+    teacher.write = lambda image, score: text
+    judge.mismatch = lambda critique, score: False
+    out = tmp_path / "cot.jsonl"
+    build_cot.collect(examples, teacher, judge, out)
+    row, = read_rows(out)
+    assert row["unfit"] and not row["kept"]
+    assert "no critique 1; kept 0" in build_cot.summary([row])
+
+
+def test_a_cold_start_learns_the_newest_label_only(tmp_path: Path) -> None:
+    out = tmp_path / "cot.jsonl"
+    for score, kept in ((0.2, True), (0.9, True), (0.5, True)):
+        append_row(out, {"image": "a.png", "score": score, "critique": f"soft {score}",
+                         "kept": kept, "leak": False})
+    for score, kept in ((0.3, True), (0.4, False)):
+        append_row(out, {"image": "b.png", "score": score, "critique": "b", "kept": kept,
+                         "leak": not kept})
+    assert [(c.image.name, c.score) for c in read_critiques(out)] == [("a.png", 0.5)]

@@ -43,7 +43,7 @@ def written(folder: Path, rows: list, layout: str = "lines") -> Path:
 
 @pytest.mark.parametrize("layout", ["lines", "open", "list"])
 @pytest.mark.parametrize("row", [
-    BARE, {**BARE, "score": "0,75"}, {**BARE, "kept": True, "dataset": "a", "leak": False},
+    BARE, {**BARE, "score": "0,75"}, {**BARE, "kept": True, "dataset": "a"},
     turns(answer("0.75")), turns(answer("75%")), turns(answer("3/4")), turns(TEXT, score=0.75),
     turns(answer("0.75"), gt_score=0.75), OLDER, PARTS])
 def test_each_layout_says_the_same(row: dict, layout: str, tmp_path: Path) -> None:

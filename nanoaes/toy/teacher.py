@@ -21,6 +21,8 @@ class ToyTeacher:
         notes: picture -> five levels (`toy.read_attributes`).
     """
 
+    name = "toy"
+
     def __init__(self, notes: dict[Path, list[int]], seed: int):
         self.notes, self.seed = notes, seed
 
