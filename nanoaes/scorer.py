@@ -98,7 +98,7 @@ def as_rgb(image: Picture) -> Image.Image:
     if image.ndim != 3 or len(image) != 3 or not image.is_floating_point():
         raise ValueError(f"a tensor of shape {tuple(image.shape)} and {image.dtype}; give "
                          "(3, H, W) floats in [0, 1]")
-    low, high = (float(x) for x in image.aminmax())
+    low, high = (float(x) for x in image.detach().aminmax())
     if not 0 <= low <= high <= 1:  # NaN fails it too
         raise ValueError(f"a tensor with values from {low:g} to {high:g}; give [0, 1], such as "
                          "(x / 2 + 0.5).clamp(0, 1) of [-1, 1]")
