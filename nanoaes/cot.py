@@ -2,12 +2,12 @@
 
     balance levels -> teacher writes -> score leaked? -> fits the score? -> true to the picture?
 
-The teacher is told the score and must not mention it. Leakage is found by program; the other two
-flags come from a judge. A critique is kept only if all three are zero and it is one (`unfit.py`).
+The teacher is told the score and must not mention it. Leakage is found by program (`leak.py`); the
+other two flags come from a judge. A critique is kept only if all three are zero and it is one
+(`unfit.py`).
 Left out: a teacher behind an endpoint (a later round); it will be a `Teacher` like the toy's.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +15,11 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from nanoaes.leak import leaks
 from nanoaes.unfit import unfit
 
 BORDERS = (0.4, 0.7)  # bad [0, .4), fair [.4, .7), good [.7, 1]
 LEVELS = ("bad", "fair", "good")
-
-_WORD = "(?:zero|one|two|three|four|five|six|seven|eight|nine|ten)"
-# A score written out, or words that only someone who was told a score would use. Points, stars and
-# lone numbers are a photograph's own: a vantage point, a starry sky, a 35 mm lens.
-_LEAK = re.compile(
-    rf"\d[.,]\d|\d\s*/\s*\d|\d\s*(?:%|percent|points?\b|stars?\b|out of)"
-    rf"|\b{_WORD}[ -](?:points?|stars?|percent|out of)\b|\bpoint {_WORD}\b"
-    r"|\b(?:high|low|overall|final|average|its|the|given) scores?\b|\bscored?s? (?:a|it|this)\b"
-    r"|\b(?:ratings?|rated|raters|ground truth)\b", re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -69,11 +61,6 @@ class Flags:
 def score_level(score: float) -> int:
     """0 bad, 1 fair, 2 good."""
     return sum(score >= border for border in BORDERS)
-
-
-def leaks(critique: str) -> bool:
-    """Whether the critique gives the score away: a score written out, or talk of scoring."""
-    return _LEAK.search(critique) is not None
 
 
 def check(critique: str, image: Path, score: float, judge: Judge) -> Flags:

@@ -11,7 +11,8 @@ FILES = sorted(ROOT.glob("nanoaes/**/*.py"))
 SCRIPTS = [ROOT / name for name in ("train_rapo.py", "train_sft.py", "build_cot.py", "eval.py")]
 ARROWS = {  # module -> what it may import from nanoaes; only scripts compose what is in the wings
     "errors": set(), "prompt": set(), "reward": set(), "rapo": set(), "metrics": set(),
-    "cot": {"unfit"}, "kernels": set(), "attention": set(), "windows": set(), "batching": set(),
+    "cot": {"leak", "unfit"}, "leak": set(), "kernels": set(),
+    "attention": set(), "windows": set(), "batching": set(),
     "graphs": set(), "inputs": set(), "choices": set(), "sampling": set(), "progress": set(),
     "config": {"errors"}, "runs": {"errors"}, "watch": {"progress"}, "parallel": {"errors"},
     "optimize": {"errors", "parallel"}, "schedule": {"config", "progress", "sampler"},
