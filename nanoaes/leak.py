@@ -15,13 +15,14 @@ import unicodedata
 _WORD = ("(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty"
          "|(?:thirty|forty|fifty|sixty|seventy|eighty|ninety)(?:[ -](?:one|two|three|four|five|six"
          "|seven|eight|nine))?)")
-_FIGURE = r"(?:(?<![\w.,])\d{0,3}[.,]\d+|(?<![\w.,])\d{1,3})(?![\w%]|[.,:]\d)"
+_FIGURE = r"(?:(?<![\w.,])\d{0,3}[.,]\d+|(?<![\w.,])(?:100|\d{1,2}))(?![\w%]|[.,:]\d)"
 _N = rf"(?:{_FIGURE}|\b{_WORD}\b)"
 _LONE = rf"(?:{_FIGURE}|\b(?!one\b){_WORD}\b)(?: and a half)?"  # "a good one" is no score
 _MOST = r"(?:5|10|20|100|five|ten|twenty|(?:a |one )?hundred|zehn|dix|diez|dieci|dez|x)\b"
 # Behind a score the clause ends, or says what for; behind a count stands what is counted.
 _FOR = (r"(?:for|from|overall|at (?:best|most|least)|because|and no|in total|in my|to me|if|when"
-        r"|given|despite|but|tops|or so|maybe|perhaps|though|thanks)\b")
+        r"|given|despite|but|tops|or so|maybe|perhaps|though|thanks|here|there|now|altogether"
+        r"|on the whole|which|where|while|since|unless|without|is (?:fair|kind|too|about))\b")
 _END = rf"(?=\s*(?:[.;!?)\"”。！]|,(?!\d)|$|{_FOR}))"
 _PERCENT = r"\s*(?:%|percent\b|per cent\b)"
 _ALL = (r"(?:frame|image|picture|photo\w*|sky|scene|subject|width|height|time|light|face|area"
@@ -39,10 +40,12 @@ def _any(*patterns: str) -> re.Pattern[str]:
 _OTHER = _any(
     r"\b[ft]\s*/?\s*\d+(?:[.,]\d+)?(?![\d/])",  # f/2.8
     r"\b1\s*/\s*(?:\d+\s*-?(?:s|secs?|seconds?|th)\b|(?!(?:10|20|100)\b)\d{2,5}\b)",  # 1/250 s
-    rf"(?<![\w.,])[-+−]?(?:\d+(?:[.,]\d+)?\s*[-–]\s*)?\d*[.,]?\d+\s*-?(?:{_UNITS})(?!\w)",  # 50 mm
+    r"(?<!many )(?<!mostly )(?<!some )(?<![\w.,])[-+−]?(?:\d+(?:[.,]\d+)?\s*[-–]\s*)?\d*[.,]?\d+"
+    rf"\s*-?(?:{_UNITS})(?!\w)",  # 50 mm
     r"\b\d+(?:[.,]\d+)?\s*:\s*\d+(?:[.,]\d+)?",  # 16:9, 5:30
     r"\b\d+\s*[x×]\s*\d+\b",  # 6x6
-    r"\biso\s*-?\d+", r"\b(?:1[0-9]|20)\d\ds?\b", r"['’]?\b[1-9]0s\b",  # 1920s
+    r"\b(?:iso|aperture|shutter|gate|track)\s*[:-]?\s*\d+",
+    r"\b(?:1[0-9]|20)\d\ds?\b|['’]?\b[1-9]0s\b",  # 1920s
     rf"(?:\d+\s*/\s*\d+|(?:\d+(?:[.,]\d+)?|\b{_WORD}){_PERCENT})\s*(?:of|in|from|to)\s+"
     rf"(?:the|its|his|her|their|this|that|all)\s+(?:\w+\s+)?{_ALL}",  # 1/3 of the frame
     r"\d+(?:[.,]\d+)?\s*%\s+(?!overall|quality|score|rating|good|aesthetic|of|for|from)[a-z]+",
@@ -50,11 +53,15 @@ _OTHER = _any(
     r"\bnumber \d+(?= (?:is|was|on|in|hangs|painted|stands)\b)",
     r"\b(?:price(?: tag)?|tag|sign|plate|(?:score)?board|clock|watch)\b[^.,;]{0,12}?\s"
     r"\d+(?:[.,:-]\d+)?",
+    r"\bmusical scores?\b|\bscore\b(?=[^.]*\b(?:piano|pianist|cell\w+|violin\w*|music\w*|orchestra"
+    r"|conductor|choir|goal|match|game)\b)",
+    r"\brat(?:ed|ing) (?:speed|power|load|signs?|plate)\b",
 )
 
 _GIVE = (r"\b(?:giv(?:e|es|en|ing)|gave|award(?:s|ed)?|deserv(?:e|es|ed)|earn(?:s|ed)?|gets?|got"
          r"|receiv(?:e|es|ed)|merit(?:s|ed)?|worth|call|rat(?:e|es|ed|ing)|grad(?:e|es|ed)|put|say"
-         r"|assign(?:s|ed)?|make|places?|lands?|sits?|settles?|hovers?|stands?|comes?|go(?:es)?)\b")
+         r"|assign(?:s|ed)?|make|places?|lands?|sits?|settles?|hovers?|stands?|comes?|go(?:es)?"
+         r"|choose|pick|vot(?:e|es|ed)|mark(?:s|ed)?|guess|reckon|hits?)\b")
 _PRAISE = (r"(?:solid|strong|weak|generous|easy|perfect|clear|clean|good|high|low|bare|mere|full"
            r"|firm|respectable|comfortable|poor|fair|decent|safe|shaky|sure|certain|well-earned"
            r"|deserved|honest|round|narrow|rare|borderline|near|straight|confident)")
@@ -68,13 +75,16 @@ _OF_HOW_MANY = (
     rf"{_N}\s*(?:/|⁄)\s*(?:{_MOST})(?!\s*(?:of|s|sec)\b)(?!\d)",  # 7/10
     r"\b\w+\s+(?:out of|of a possible|von|sur|auf)\s+(?:a possible )?"
     rf"{_MOST}(?:\s+(?:stars|points|marks|punkten?)\b|{_END})",
+    r"\b(?:ten out of ten|10 out of 10)\b|\d of 10 (?:people|viewers|judges|voters)\b",
+    r"\d (?:sur|von|de|di|su|из|من|van|od) (?:10|100|5|20)\b",
+    rf"\b{_WORD} (?:thirds|quarters|fifths) of the (?:maximum|full|possible|total)\b",
     rf"{_N}\s+(?:out of|of|from|de|di|su|из)\s+{_MOST}(?:\s+(?:stars|points|marks)\b|{_END})",
     rf"\b{_WORD}[ -]tenths?\b(?! of a second)",
     r"(?:%|percent|per cent|in ten|of ten) (?:of )?(?:all )?(?:the )?(?:other )?(?:pictures|images"
     r"|photo\w*|entries)\b",
     r"\b(?:10|ten|100|a hundred) being\b",
-    rf"\bscale (?:of|from) (?:{_N}|\d)|\bpoint scale\b",
-    r"\b(?:top|middle|bottom|end|half|part) of the scale\b",
+    rf"\bscale (?:of|from) (?:{_N}|\d)|\bscale where\b|\bpoint scale\b",
+    r"\b(?:top|middle|bottom|end) of the scale\b(?! bar)|\bbad\W+fair\W+(?:and |or )?good\b",
 )
 _STARS_AND_POINTS = (
     r"[★☆⭐✩✭🌟]",
@@ -87,25 +97,29 @@ _STARS_AND_POINTS = (
     rf"(?:\d|\b{_WORD}){_PERCENT}(?:{_END}| (?:of the way|overall|quality|score|rating|good"
     r"|aesthetic))",
     rf"^\W*\d+(?:[.,]\d+)?{_PERCENT}",
-    rf"\b(?:top|bottom|best|upper|lower) (?:\d+|{_WORD}){_PERCENT}|\bpercentile\b",
+    rf"\b(?:top|bottom|best|upper|lower) (?:\d+|{_WORD}){_PERCENT}",
+    r"\b(?:percentile|quartile|quintile|decile)\b|\b(?:full|maximum|bonus|extra) points?\b",
 )
 _BARE = (
     rf"{_GIVE}(?: (?:it|this|that|them|the \w+|mostly|at|on|in|to|with|for|near|around|about"
-    rf"|only|just|an?|{_PRAISE}))*\s{_LONE}{_END}",
+    rf"|only|just|an?|{_PRAISE}))*\s(?:{_N} (?:or|to) )?{_LONE}{_END}",
     rf"\ban? (?:{_PRAISE} )?{_LONE}{_END}",  # a solid seven
     rf"\b(?:about|around|roughly|maybe|say|range of|an?) \d{{1,2}}\s*[-–]\s*\d{{1,2}}{_END}",
     r"\bmy (?:number|figure|estimate|guess|mark) (?:is|would be)\b",
-    rf"(?:^|[.!?]\s+){_N}\s*[.!](?=\s|$)",  # Seven!
-    rf"{_ABOUT}\s(?:an? )?(?:{_N} (?:to|or) )?{_LONE}{_END}",
+    rf"(?:^|[.!?]\s+)(?:(?:{_PRAISE}|easily|just|barely|only|maybe|perhaps) )?(?:{_N}\s*[-–]\s*)?"
+    rf"{_N}(?: and a half)?(?:\s*[.!]|$|, (?:perhaps|maybe|no|not|if|because|for)\b)",  # Seven!
+    rf"[:=–—]\s*{_FIGURE}{_END}|\b(?!one\b){_WORD} and a half{_END}",  # Story: 9 from me
+    rf"{_ABOUT}\s(?:an? )?(?:{_N}\s*(?:to|or|[-–])\s*)?{_LONE}{_END}",
     rf"\bbetween (?:an? )?{_N} and (?:an? )?{_N}{_END}",
     r"(?<!all )(?<!to the )\b(?:fours|fives|sixes|sevens|eights|nines)\b",
     r"\b(?:many|mostly|mainly|low|high|mid|some) [1-9]s\b",
-    rf"\b(?:zero|one|about|roughly|nearly|around|to) point {_WORD}\b|\bpoint {_WORD}\b{_END}",
+    rf"\b(?:zero|one|about|roughly|nearly|around|to) point {_WORD}\b|\bpoint {_WORD}(?: {_WORD})?\b"
+    rf"{_END}",
     r"(?<![\w.,:/])(?:\d{0,2}\.\d+|\d?,\d{1,2})(?![\w%]|[.,:/]\d)|\d1⁄2",  # 0.62 without a unit
     rf"{_ASPECT}\s*(?:[:=–—]|-\s)?\s*{_FIGURE}(?!\s*[a-z])",  # Light: 8
 )
 _TALK = (
-    r"\b(?:(?:over|under)?rated|ratings?|raters?|ground truth|mos|mean opinion)\b",
+    r"\b(?:rated|ratings?|raters?|ground truth|mos|mean opinion)\b",
     r"\b(?:voters|votes?|viewers|people|jury) (?:gave|averaged?|awarded|scored"
     rf"|(?:were|was) (?:mostly|mixed|{_N}|\w+s\b))",
     r"\b(?:high|higher|low|lower|overall|final|average|mean|its|the|given|this|assigned|true|good"
@@ -114,8 +128,10 @@ _TALK = (
     rf"\bscores? (?:of|in|around|near|above|below|between) (?:the |an? )?(?:\d|{_WORD}|\w+ies\b)",
     r"\bscor(?:es?|ed|ing) (?:a(?! (?:goal|try|hit|point|penalty))|it|this|high|low|well|\w+ly"
     r"|above|below|points)\b",
-    r"\bscore\s*(?:[:=–—]|-\s|(?:is )?\d)",
-    rf"\b(?:top|full|poor|high|low|possible|maximum) marks\b(?! (?:on|in|of)\b)|\bmark of {_N}",
+    r"\bscore\s*(?:[:=–—]|-\s|(?:is )?\d)|\b(?:in|by) score\b",
+    r"\b(?:high|low|mid|top|well|best|poorly)[- ]scor(?:ing|ed|er)\b",
+    r"\b(?:top|full|poor|high|low|possible|maximum) marks\b(?! (?:on|in|of)\b)|\bmarks?\s*:",
+    rf"\bmark of {_N}",
     r"\branks? (?:in|among|high|low)\b|\bassigned (?:value|number|label)\b",
     r"\bi (?:was|am|have been) told\b",
     r"\bgrade\s*[:=]|\bgrade of [a-f]\b|\bgrade (?:it|this|the (?:picture|image|photo\w*))\b",
@@ -128,13 +144,14 @@ _LEVELS = (
     rf"\b(?:in|into|to|of|as) (?:the |an? ){_LEVEL} (?:category|band|tier|bracket|class|bucket"
     r"|level|bin)\b(?! of)",
     r"\b(?:upper|lower|top|bottom|middle) (?:tier|bracket|category)\b",
+    r"\b(?:level|class|tier|category) \d\b",
     rf"\bclassified as {_LEVEL}|\b(?:aesthetic|quality) level is\b",
 )
 _OTHER_LANGUAGES = (  # 三分 is the rule of thirds, 十分 "very", 2点透視 a perspective
-    r"[评評]分|打分|(?:\d|[一二四五六七八九]|[二三四五六七八九]十[一-九]?)分(?![钟鐘之])",
+    r"[评評得]分|打分|(?:\d|[一二四五六七八九]|[二三四五六七八九]十[一-九]?)分(?![钟鐘之])",
     r"点満点|\d+点(?![透照光])|별점|\d+점(?! ?[투조])",
     r"(?:\d|\b\w+) (?:punkten?|puntos|punti|pontos|баллов|балла)\b",
-    r"\bоценка\b|\bnote(?: finale)?\s*:",
+    r"\b(?:cinco|seis|siete|ocho|nueve) de diez\b|\bоценка\b|\bnote(?: finale)?\s*:",
 )
 _LEAK = _any(*_OF_HOW_MANY, *_STARS_AND_POINTS, *_BARE, *_TALK, *_LEVELS, *_OTHER_LANGUAGES)
 
