@@ -15,7 +15,7 @@ import unicodedata
 _WORD = ("(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty"
          "|(?:thirty|forty|fifty|sixty|seventy|eighty|ninety)(?:[ -](?:one|two|three|four|five|six"
          "|seven|eight|nine))?)")
-_FIGURE = r"(?:(?<![\w.,])\d{0,3}[.,]\d+|(?<![\w.,])(?:100|\d{1,2}))(?![\w%]|[.,:]\d)"
+_FIGURE = r"(?<![a-z\d.,])(?:\d{0,3}[.,]\d+|100|\d{1,2})\+?(?![a-z\d%]|[.,:]\d)"
 _N = rf"(?:{_FIGURE}|\b{_WORD}\b)"
 _LONE = rf"(?:{_FIGURE}|\b(?!one\b){_WORD}\b)(?: and a half)?"  # "a good one" is no score
 _MOST = r"(?:5|10|20|100|five|ten|twenty|(?:a |one )?hundred|zehn|dix|diez|dieci|dez|x)\b"
@@ -23,13 +23,15 @@ _MOST = r"(?:5|10|20|100|five|ten|twenty|(?:a |one )?hundred|zehn|dix|diez|dieci
 _FOR = (r"(?:for|from|overall|at (?:best|most|least)|because|and no|in total|in my|to me|if|when"
         r"|given|despite|but|tops|or so|maybe|perhaps|though|thanks|here|there|now|altogether"
         r"|on the whole|which|where|while|since|unless|without|is (?:fair|kind|too|about))\b")
+_VERB = (r"(?:and|or|as|by|is|was|would|will|could|should|may|might|seems?|feels?|looks?|fits?"
+         r"|depending|than|so)\b")
 _END = rf"(?=\s*(?:[.;!?)\"”。！]|,(?!\d)|$|{_FOR}))"
 _PERCENT = r"\s*(?:%|percent\b|per cent\b)"
 _ALL = (r"(?:frame|image|picture|photo\w*|sky|scene|subject|width|height|time|light|face|area"
         r"|canvas|shot|view|background|foreground|crop|tones?|pixels?|left|right|top"
         r"|bottom)\b")
 _UNITS = (r"mm|cm|km|m|k|kelvin|s|ms|secs?|seconds?|min|minutes?|hours?|h|ev|stops?|mp|megapixels?"
-          r"|px|pixels?|dpi|ppi|°|degrees?|fps|hz|kg|inch(?:es)?|feet|ft|floors?|years?|bits?|x|×"
+          r"|px|pixels?|dpi|ppi|°|degrees?|fps|hz|kg|l|inch(?:es)?|feet|ft|floors?|years?|bits?|x|×"
           r"|[ap]\.?m\b\.?|o['’]clock|metres?|meters?|€|\$|£|euros?|dollars?|st|nd|rd|th")
 
 
@@ -49,19 +51,28 @@ _OTHER = _any(
     rf"(?:\d+\s*/\s*\d+|(?:\d+(?:[.,]\d+)?|\b{_WORD}){_PERCENT})\s*(?:of|in|from|to)\s+"
     rf"(?:the|its|his|her|their|this|that|all)\s+(?:\w+\s+)?{_ALL}",  # 1/3 of the frame
     r"\d+(?:[.,]\d+)?\s*%\s+(?!overall|quality|score|rating|good|aesthetic|of|for|from)[a-z]+",
-    r"\b(?:house |room |bus |route |line |zone |platform |no\.? )+\d+",  # what has a number
+    r"\b\d+\s*/\s*(?!(?:5|10|20|100)\b)\d+ (?!for|from|overall)[a-z]+",  # a 60/40 split
+    r"\b(?:house |room |seat |bus |route |line |zone |platform |highway |no\.? )+\d+",
+    r"(?<=[a-z,] )(?-i:(?!Scor|Rat|Light|Mood|Comp|Colou?r|Expos|Overall|Total|Story|Tech|Mark"
+    r"|Grad)[A-Z][\w-]*) \d+(?:\.\d)?\b",  # a Boeing 747
+    r"\b(?:saturation|clarity|vibrance|contrast|highlights|blacks|whites|sharpening|opacity|slider)"
+    r"\s(?:is |set |pushed |pulled )?(?:at |to |of |by )?[-+]?\d{1,3}",
     r"\bnumber \d+(?= (?:is|was|on|in|hangs|painted|stands)\b)",
-    r"\b(?:price(?: tag)?|tag|sign|plate|(?:score)?board|clock|watch)\b[^.,;]{0,12}?\s"
+    r"\b(?:clock|watch)\b[^.,;]*",
+    r"\b(?:price(?: tag)?|tag|sign|plate|speed|limit|(?:score)?board)\b[^.,;]{0,12}?\s"
     r"\d+(?:[.,:-]\d+)?",
-    r"\bmusical scores?\b|\bscore\b(?=[^.]*\b(?:piano|pianist|cell\w+|violin\w*|music\w*|orchestra"
-    r"|conductor|choir|goal|match|game)\b)",
+    r"\bscores of\b|\ba score of (?!\d)[a-z]+|\bscore (?:sheet|marks?|lines?)\b",
     r"\brat(?:ed|ing) (?:speed|power|load|signs?|plate)\b",
 )
 
+# A sentence with one of these speaks of another score: of music, of a game, in bread.
+_SCORED_ELSE = _any(
+    r"\b(?:music\w*|piano|pianist|cell\w+|violin\w*|orchestra\w*|conductor|choir|singers?|goals?|teams?"
+    r"|players?|football\w*|match|try|celebrat\w+|faces|bread|dough|ice|wood|rock|leather|clay)\b")
 _GIVE = (r"\b(?:giv(?:e|es|en|ing)|gave|award(?:s|ed)?|deserv(?:e|es|ed)|earn(?:s|ed)?|gets?|got"
          r"|receiv(?:e|es|ed)|merit(?:s|ed)?|worth|call|rat(?:e|es|ed|ing)|grad(?:e|es|ed)|put|say"
          r"|assign(?:s|ed)?|make|places?|lands?|sits?|settles?|hovers?|stands?|comes?|go(?:es)?"
-         r"|choose|pick|vot(?:e|es|ed)|mark(?:s|ed)?|guess|reckon|hits?)\b")
+         r"|choose|pick|stop|clocks?|vot(?:e|es|ed)|mark(?:s|ed)?|guess|reckon|hits?)\b")
 _PRAISE = (r"(?:solid|strong|weak|generous|easy|perfect|clear|clean|good|high|low|bare|mere|full"
            r"|firm|respectable|comfortable|poor|fair|decent|safe|shaky|sure|certain|well-earned"
            r"|deserved|honest|round|narrow|rare|borderline|near|straight|confident)")
@@ -75,8 +86,9 @@ _OF_HOW_MANY = (
     rf"{_N}\s*(?:/|⁄)\s*(?:{_MOST})(?!\s*(?:of|s|sec)\b)(?!\d)",  # 7/10
     r"\b\w+\s+(?:out of|of a possible|von|sur|auf)\s+(?:a possible )?"
     rf"{_MOST}(?:\s+(?:stars|points|marks|punkten?)\b|{_END})",
+    rf"\b[ivx]+\s*/\s*x\b|{_N} on (?:a )?(?:10|ten)\b|\b(?:ten|five|10|5)[- ]scale\b",
     r"\b(?:ten out of ten|10 out of 10)\b|\d of 10 (?:people|viewers|judges|voters)\b",
-    r"\d (?:sur|von|de|di|su|из|من|van|od) (?:10|100|5|20)\b",
+    r"\d (?:sur|von|de|di|su|из|من|از|van|od) (?:10|100|5|20)\b",
     rf"\b{_WORD} (?:thirds|quarters|fifths) of the (?:maximum|full|possible|total)\b",
     rf"{_N}\s+(?:out of|of|from|de|di|su|из)\s+{_MOST}(?:\s+(?:stars|points|marks)\b|{_END})",
     rf"\b{_WORD}[ -]tenths?\b(?! of a second)",
@@ -87,8 +99,8 @@ _OF_HOW_MANY = (
     r"\b(?:top|middle|bottom|end) of the scale\b(?! bar)|\bbad\W+fair\W+(?:and |or )?good\b",
 )
 _STARS_AND_POINTS = (
-    r"[★☆⭐✩✭🌟]",
-    rf"{_N}[ -]stars?{_END}",
+    r"[★☆⭐✩✭🌟✦✧✪✫]",
+    rf"{_N}(?: and a half)?[ -]stars?(?:{_END}| (?:less|more|off|short)\b)",
     rf"(?:{_N}|\d)-stars?\s+(?!hotel|restaurant|resort|general|chef)\w+",
     rf"{_N} points?(?:{_END}| (?:off|out|lower|less|more|higher)\b)",
     rf"\b(?:minus|plus|loses?|lost|costs?|deduct\w*|gains?|drops?|docked?) (?:it )?(?:an? |{_N} )"
@@ -103,7 +115,10 @@ _STARS_AND_POINTS = (
 _BARE = (
     rf"{_GIVE}(?: (?:it|this|that|them|the \w+|mostly|at|on|in|to|with|for|near|around|about"
     rf"|only|just|an?|{_PRAISE}))*\s(?:{_N} (?:or|to) )?{_LONE}{_END}",
-    rf"\ban? (?:{_PRAISE} )?{_LONE}{_END}",  # a solid seven
+    rf"\ban? (?:{_PRAISE} )?{_LONE}(?:{_END}| {_VERB})",  # a solid seven
+    rf"{_FIGURE}(?:{_END}| {_VERB})",  # whatever has no unit, no name and counts nothing
+    r"(?<!of )(?<!about )(?<!the )(?<!in )(?<!by )(?<!for )(?<!into )(?<!than )(?<!to )(?<!and )"
+    rf"(?<!at )(?<!past )\b(?!one\b|two\b){_WORD}\b{_END}",
     rf"\b(?:about|around|roughly|maybe|say|range of|an?) \d{{1,2}}\s*[-–]\s*\d{{1,2}}{_END}",
     r"\bmy (?:number|figure|estimate|guess|mark) (?:is|would be)\b",
     rf"(?:^|[.!?]\s+)(?:(?:{_PRAISE}|easily|just|barely|only|maybe|perhaps) )?(?:{_N}\s*[-–]\s*)?"
@@ -122,13 +137,9 @@ _TALK = (
     r"\b(?:rated|ratings?|raters?|ground truth|mos|mean opinion)\b",
     r"\b(?:voters|votes?|viewers|people|jury) (?:gave|averaged?|awarded|scored"
     rf"|(?:were|was) (?:mostly|mixed|{_N}|\w+s\b))",
-    r"\b(?:high|higher|low|lower|overall|final|average|mean|its|the|given|this|assigned|true|good"
-    r"|bad|aesthetic|full|perfect|poor|top|total|such a|strong|weak) scores?\b"
-    r"(?! (?:marks?|of music))",
-    rf"\bscores? (?:of|in|around|near|above|below|between) (?:the |an? )?(?:\d|{_WORD}|\w+ies\b)",
-    r"\bscor(?:es?|ed|ing) (?:a(?! (?:goal|try|hit|point|penalty))|it|this|high|low|well|\w+ly"
-    r"|above|below|points)\b",
-    r"\bscore\s*(?:[:=–—]|-\s|(?:is )?\d)|\b(?:in|by) score\b",
+    r"\bscor(?:es?|ed|ing)\b|\bannotat\w+|\blabel says\b|\baccording to the label\b",
+    r"\b(?:final|overall) mark\b|\bmark (?:is|in the \w+ies)\b",
+    r"\branked\b|\branking\b|\btop (?:third|half|quarter) of the (?:set|list)\b",
     r"\b(?:high|low|mid|top|well|best|poorly)[- ]scor(?:ing|ed|er)\b",
     r"\b(?:top|full|poor|high|low|possible|maximum) marks\b(?! (?:on|in|of)\b)|\bmarks?\s*:",
     rf"\bmark of {_N}",
@@ -136,6 +147,7 @@ _TALK = (
     r"\bi (?:was|am|have been) told\b",
     r"\bgrade\s*[:=]|\bgrade of [a-f]\b|\bgrade (?:it|this|the (?:picture|image|photo\w*))\b",
     r"\bgrade is an? [a-f]\b|\b[a-df]\+(?=[\s.,;!]|$)|\ban? [a-f][ -](?:plus|minus)\b",
+    r"(?-i:\b[Gg]rade [A-F]\b|\b(?:[Ss]olid|[Ss]trong|[Ww]eak) [A-D]\b[+-]?(?=[.,]|$))",
     r"(?-i:\b(?:an A|a [BCD])[+-]?(?=[.,;!]|$| for\b))",
 )
 _LEVELS = (
@@ -144,7 +156,7 @@ _LEVELS = (
     rf"\b(?:in|into|to|of|as) (?:the |an? ){_LEVEL} (?:category|band|tier|bracket|class|bucket"
     r"|level|bin)\b(?! of)",
     r"\b(?:upper|lower|top|bottom|middle) (?:tier|bracket|category)\b",
-    r"\b(?:level|class|tier|category) \d\b",
+    r"\b(?:level|class|tier|category)(?: \d|-(?:one|two|three))\b|[\"“'](?:good|fair|bad)[\"”']",
     rf"\bclassified as {_LEVEL}|\b(?:aesthetic|quality) level is\b",
 )
 _OTHER_LANGUAGES = (  # 三分 is the rule of thirds, 十分 "very", 2点透視 a perspective
@@ -153,6 +165,7 @@ _OTHER_LANGUAGES = (  # 三分 is the rule of thirds, 十分 "very", 2点透視 
     r"(?:\d|\b\w+) (?:punkten?|puntos|punti|pontos|баллов|балла)\b",
     r"\b(?:cinco|seis|siete|ocho|nueve) de diez\b|\bоценка\b|\bnote(?: finale)?\s*:",
 )
+_SCORE = _any(r"\bscor\w+")
 _LEAK = _any(*_OF_HOW_MANY, *_STARS_AND_POINTS, *_BARE, *_TALK, *_LEVELS, *_OTHER_LANGUAGES)
 
 
@@ -163,13 +176,16 @@ def leaks(critique: str) -> bool:
 
 def leak_in(critique: str) -> str:
     """The words that do, "" if there are none."""
-    found = _LEAK.search(_OTHER.sub(" _ ", _plain(critique)))
+    said = (_SCORE.sub("_", part) if _SCORED_ELSE.search(part) else part
+            for part in re.split(r"(?<=[.!?]) ", _plain(critique)))
+    found = _LEAK.search(_OTHER.sub(" _ ", " ".join(said)))
     return found[0].strip() if found else ""
 
 
 def _plain(text: str) -> str:
     """Full-width and other scripts' figures as ASCII's, one kind of blank, no endless number."""
-    text = unicodedata.normalize("NFKC", text).replace("٫", ".").replace("🔟", "10")
+    text = unicodedata.normalize("NFKC", text).replace("🔟", "10")
+    text = re.sub("[٫·]", ".", text)
     text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
     text = re.sub(r"\d{7,}", "_", text)  # to the patterns a run costs its square
     return re.sub(r"[^\S\n]+|[\u20e3\ufe0f]", " ", text)
