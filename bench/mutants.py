@@ -520,7 +520,26 @@ TABLE = {
         M("the cold start's limit is ignored", "max_grad_norm=cfg.max_grad_norm",
           "max_grad_norm=1.0", "sft"),
     ],
+    "nanoaes/leak.py": [
+        M("apertures are scores", '_OTHER.sub(" _ ", " ".join(said))', '" ".join(said)', "leak"),
+        M("music has a score", '_SCORE.sub("_", part) if', "part if", "leak"),
+        M("figures of one script", "if c.isdecimal() else c", "if c.isascii() and c.isdecimal() "
+          "else c", "leak"),
+        M("an endless number costs its square", 'text = re.sub(r"\\d{7,}", "_", text)',
+          "text = text", "leak"),
+    ],
+    "nanoaes/unfit.py": [
+        M("a refusal is learned", "if _REFUSAL.match(critique) or ", "if ", "critiques"),
+        M("a refusal anywhere in the text", "_REFUSAL.match(", "_REFUSAL.search(", "critiques"),
+    ],
     "nanoaes/critiques.py": [
+        M("an earlier label counts", "or labels[key[0]] == key[1]]", "or labels]", "cot"),
+        M("a relative path spelled otherwise is another picture",
+          "not path.exists() else path).resolve()", "not path.exists() else path)", "cot"),
+        M("a reply's answer need not be its label", "abs(answered - label) > AGREE",
+          "abs(answered - label) > 1", "critiques"),
+        M("the scale is ignored", "return normalise(value, scale)",
+          "return normalise(value, UNIT)", "critiques"),
         M("rejected critiques are learned", "if _kept(row):", "if _kept(row) in (True, False):",
           "sft"),
     ],
