@@ -173,6 +173,7 @@ def test_a_refusal(text: str) -> None:
     "It looks sorry for itself.", "The sorry state of the barn is the point.",
     "It reads as an AI render.",
     "I am not able to find a focal point.", "Unfortunately, the horizon tilts.", "a < b, I <3 it",
-    "The couple apologises with its eyes.", "I can't decide which subject leads."])
+    "The couple apologises with its eyes.", "I can't decide which subject leads.",
+    "The pose is odd. I cannot provide a reason why it works, but it does."])
 def test_no_refusal(text: str) -> None:
     assert unfit(text) == ""
