@@ -38,6 +38,13 @@ def test_the_two_commands_are_complete_in_themselves() -> None:
         assert (ROOT / install.split()[-1]).is_file()
 
 
+def test_an_afternoon_has_no_more_than_3500_lines() -> None:
+    section = README.split("## Reading it in an afternoon")[1].split("\n## ")[0]
+    files = set(re.findall(r"\]\(([\w/]+\.py)\)", section))
+    assert len(files) > 12
+    assert sum((ROOT / file).read_text().count("\n") for file in files) <= 3500
+
+
 def test_every_module_of_the_algorithm_is_in_the_reading_list() -> None:
     for name in ("reward", "rapo", "rollout", "vlm", "logprob", "cot", "prompt", "datasets",
                  "images", "metrics", "attention", "kernels"):
