@@ -78,7 +78,9 @@ def bench(cfg: EvalConfig) -> dict:
             result = {"checkpoint": str(model), "model": about["model"],
                       **evaluate_sets(vlm, sets, label=f"evaluating {model}", **asking)}
             told = few and evaluate_sets(vlm, few, label="labelled pictures", **asking)["sets"]
-        details.add_details(result, sets, dropped, cfg.seed)
+        expected = cfg.readout == "expect" and not cfg.samples
+        details.add_details(result, sets, dropped, cfg.seed,
+                            vlm.asking.score_range if expected else None)
         for name, (_, examples) in few.items():
             result["calibration"] = before_and_after(examples, told[name]["items"],
                                                      result["sets"], cfg.seed)

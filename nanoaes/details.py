@@ -11,18 +11,22 @@ import numpy as np
 from nanoaes import choices
 from nanoaes.datasets import Example
 from nanoaes.metrics import evaluate, percent, short
+from nanoaes.prompt import parse_score
 
 Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
 FLAT = 1e-6  # a slope below this is the bound 0
 FIGURES = ("plcc", "srcc", "krcc", "rmse", "mae")
 
 
-def add_details(result: dict, sets: Sets, dropped: Counter[str], seed: int) -> None:
+def add_details(result: dict, sets: Sets, dropped: Counter[str], seed: int,
+                written: tuple[float, float] | None = None) -> None:
     """Per set "expected" (pictures that its list names), "choices", "themes" (those that its
     pictures have: their metrics), and KRCC's interval.
 
     Args:
         dropped: pictures of each set that could not be read.
+        written: the range of the numbers in the replies, where scores are their expectations: adds
+            "written", the metrics of the numbers themselves.
     """
     for name, part in result["sets"].items():
         examples, items = sets[name][1], part["items"]
@@ -31,6 +35,9 @@ def add_details(result: dict, sets: Sets, dropped: Counter[str], seed: int) -> N
         part["metrics"]["krcc_ci"] = found.pop("krcc_ci")
         part |= {"expected": len(items) + dropped[name], "choices": found,
                  "themes": of_themes(examples, pred, seed)}
+        if written:
+            numbers = [parse_score(i["text"], written) for i in items]
+            part["written"] = evaluate(numbers, truth, seed=seed)
 
 
 def of_themes(examples: list[Example], pred: list[float | None], seed: int) -> dict[str, dict]:
@@ -51,6 +58,10 @@ def lines(name: str, part: dict) -> list[str]:
              "  " + ", ".join(f"{key.upper()} {figure(m, key)}" for key in FIGURES),
              "  chosen rightly: " + ", ".join(
                  f"{key.replace('_', ' ')} {figure(c, key)}" for key in choices.NAMES)]
+    if w := part.get("written"):
+        found.append("  by the numbers written: " + ", ".join(
+            f"{key.upper()} {figure(w, key)}" for key in ("plcc", "srcc")) +
+            f", {w['distinct']:,} distinct scores, {percent(w['ties'])} of pairs tied")
     if any(m[key] is None for key in FIGURES):
         found.append(f"  undefined: {reason(part['items'])}")
     ranked = sorted((t["srcc"], theme) for theme, t in part["themes"].items()

@@ -217,6 +217,17 @@ def test_details_of_a_set() -> None:
     assert json.loads(json.dumps(result, allow_nan=False))
 
 
+def test_beside_expectations_stand_the_numbers_written() -> None:
+    result, sets = one_set([0.11, 0.32, 0.23, 0.5], [""] * 4)
+    replies = ["<answer>2</answer>", "<answer>4</answer>", "<answer>4</answer>", "none"]
+    for item, text in zip(result["sets"]["s"]["items"], replies, strict=True):
+        item["text"] = text
+    details.add_details(result, sets, Counter(), seed=3, written=(1.0, 5.0))
+    part = result["sets"]["s"]
+    assert part["written"] == evaluate([0.25, 0.75, 0.75, None], [0, 0.25, 0.5, 0.75], seed=3)
+    assert "by the numbers written: PLCC .8660" in "\n".join(details.lines("s", part))
+
+
 @pytest.mark.parametrize("themes", [["sea"] * 4, [""] * 4])
 def test_one_theme_is_no_breakdown(themes: list[str]) -> None:
     result, sets = one_set([0.1, 0.3, 0.2, 0.5], themes)
