@@ -89,6 +89,16 @@ def test_two_pictures_are_in_order_or_not_and_have_no_interval():
         assert [got[f"{key}_ci"] for key in metrics.RESAMPLED] == [None] * 4
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.integers(0, 4)), min_size=0, max_size=12))
+def test_tied_pairs_are_counted_among_the_readable(scores):
+    pred = [None if s is None else s / 4 for s in scores]
+    got, known = evaluate(pred, [0.5] * len(pred)), [p for p in pred if p is not None]
+    pairs = [a == b for i, a in enumerate(known) for b in known[:i]]
+    assert got["distinct"] == len(set(known))
+    assert got["ties"] == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
+
+
 def test_ranks_are_average_ranks():
     levels = np.random.default_rng(0).integers(0, 5, (7, 30))
     np.testing.assert_allclose(metrics._ranks(levels), stats.rankdata(levels, axis=1))
