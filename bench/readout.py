@@ -19,8 +19,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from eval import read_sets  # noqa: E402
-from nanoaes.evaluation import Sets, evaluate_sets  # noqa: E402
+from nanoaes.evaluation import Sets, evaluate_sets, read_sets  # noqa: E402
 from nanoaes.toy import road as toy  # noqa: E402
 from nanoaes.vlm import VLM  # noqa: E402
 

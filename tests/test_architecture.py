@@ -1,6 +1,7 @@
 """The house: who imports whom, how long files, functions and lines may be."""
 
 import ast
+import importlib
 import sys
 from pathlib import Path
 
@@ -106,6 +107,19 @@ def test_import_arrows(path: Path) -> None:
     inner = {name.removeprefix("nanoaes.") for name in imports(path) if name.startswith("nanoaes.")}
     assert inner <= (set() if path.stem == "__init__" else ARROWS[module(path)])
     assert not imports(path) & {s.stem for s in SCRIPTS}, "modules never import scripts"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("bench/*.py")), ids=lambda path: path.stem)
+def test_what_bench_imports_is_there(path: Path) -> None:
+    """A script that runs once a month is broken silently when a function moves."""
+    ours = {"nanoaes", *(script.stem for script in SCRIPTS)}
+    taken = [node for node in ast.walk(ast.parse(path.read_text()))
+             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ours]
+    for node in taken:
+        home = importlib.import_module(node.module)
+        for alias in node.names:
+            if not hasattr(home, alias.name):
+                importlib.import_module(f"{node.module}.{alias.name}")
 
 
 def test_the_algorithm_knows_only_torch_and_math() -> None:
