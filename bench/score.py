@@ -188,7 +188,7 @@ def launch(root: Path, out: Path, *words: Path | str) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, str(ROOT / "eval.py"), "score", *map(str, words), "--model",
              str(root / "model"), "--out", str(out), "--html", str(out.with_suffix(".html")),
-             "--max_new_tokens", "32", "--device", "cpu", "--bursts"],
+             "--max_new_tokens", "32", "--device", "cpu", "--bursts", "--readout", "greedy"],
             stdout=log, stderr=log, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 

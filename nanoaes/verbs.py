@@ -83,6 +83,10 @@ class ScoreConfig(AskConfig):
     paths: tuple[str, ...] = words("files, folders (all below them), @LIST (a file of names), or - "
                                    "for names on stdin")
     model: str = opt("", "Hugging Face folder or hub name; empty: RUN/rapo")
+    # Of three seeds of the toy each was read better so (bench/RESULTS.md), and no scores tie.
+    readout: str = opt("expect", "score: the expectation of the number that is written; the number "
+                                 "itself; the expectation without a critique",
+                       ("expect", "greedy", "direct"))
     out: str = opt("", "all scores: FILE.jsonl, to which each command adds; or FILE.csv, this "
                        "command's, with a FILE.jsonl beside it; empty: RUN/scores.jsonl")
     top: int = opt(0, "look at the best so many only; 0: all", low=0)

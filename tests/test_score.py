@@ -71,7 +71,7 @@ def photos(tmp_path: Path) -> Path:
 def score(model: Path, *paths: Path, out: Path, **more: object) -> list[dict]:
     """Runs it; some files have no score. Returns the rows."""
     cfg = ScoreConfig(model=str(model), device="cpu", paths=tuple(map(str, paths)), out=str(out),
-                      **more)
+                      **{"readout": "greedy", **more})
     with pytest.raises(Ended) as ended:
         eval_script.score(cfg)
     assert ended.value.status == 3
@@ -177,7 +177,7 @@ def test_a_signal_stops_after_a_window_and_the_next_run_goes_on(
 
     monkeypatch.setattr(scoring, "rows_of", interrupted)
     cfg = ScoreConfig(model=str(model), device="cpu", paths=(str(photos),),
-                      out=str(tmp_path / "b.jsonl"))
+                      out=str(tmp_path / "b.jsonl"), readout="greedy")
     with pytest.raises(Stopped, match="the same command goes on"):
         eval_script.score(cfg)
     assert len(read_rows(tmp_path / "b.jsonl")) == 4
