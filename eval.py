@@ -24,10 +24,10 @@ from nanoaes.ahead import in_threads
 from nanoaes.calibration import before_and_after
 from nanoaes.checkpoint import write_json
 from nanoaes.config import OptionError, RAPOConfig
-from nanoaes.datasets import Example, read_all
+from nanoaes.datasets import Example, Sets, read_all
 from nanoaes.dimensions import by_dimension
 from nanoaes.errors import Ended, Stopped
-from nanoaes.evaluation import Sets, evaluate_sets, read_sets
+from nanoaes.evaluation import evaluate_sets, read_sets
 from nanoaes.found import Found, find
 from nanoaes.graphs import Graphs
 from nanoaes.hub import find_folder

@@ -26,11 +26,11 @@ from nanoaes.checkpoint import cut_rows, read_rows, recover, set_aside, write_js
 from nanoaes.clock import Timer, untimed
 from nanoaes.completions import excerpt
 from nanoaes.config import RAPOConfig, SFTConfig, inherit
-from nanoaes.datasets import Example
+from nanoaes.datasets import Example, Sets
 from nanoaes.diary import Diary
 from nanoaes.dry_run import planned, settled
 from nanoaes.errors import at
-from nanoaes.evaluation import Best, Sets, compare_stages
+from nanoaes.evaluation import Best, compare_stages
 from nanoaes.graphs import Graphs
 from nanoaes.hub import find_folder
 from nanoaes.inputs import Prompts

@@ -19,25 +19,21 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from nanoaes.evaluation import Sets, evaluate_sets, read_sets  # noqa: E402
+from nanoaes import choices  # noqa: E402
+from nanoaes.datasets import Sets  # noqa: E402
+from nanoaes.evaluation import evaluate_sets, read_sets  # noqa: E402
 from nanoaes.toy import road as toy  # noqa: E402
 from nanoaes.vlm import VLM  # noqa: E402
 
 STAGES = {"cold start": "sft", "RAPO": "rapo"}
 WAYS = {"greedy": {}, "expect": {"readout": "expect"}, "direct": {"readout": "direct"},
         "samples 8": {"samples": 8}}
-DRAWS = 20_000  # sets of four
 
 
-def best_of(items: list[dict], size: int = 4) -> float:
-    """The share of random sets in which the best-liked picture has the highest score."""
-    rng = np.random.default_rng(0)
-    pick = rng.random((DRAWS, len(items))).argpartition(size, axis=1)[:, :size]
-    truth = np.array([i["truth"] for i in items])[pick]
-    pred = np.array([-1.0 if i["pred"] is None else i["pred"] for i in items])[pick]
-    first = pred == pred.max(1, keepdims=True)
-    right = first[np.arange(DRAWS), truth.argmax(1)]
-    return float((right / first.sum(1)).mean())
+def best_of_4(items: list[dict]) -> float:
+    """Of all sets of four."""
+    pred, truth = zip(*((i["pred"], i["truth"]) for i in items), strict=True)
+    return choices.measure(pred, truth)["best_of_4"].value
 
 
 def measure(vlm: VLM, sets: Sets, name: str, way: dict) -> dict:
@@ -50,7 +46,7 @@ def measure(vlm: VLM, sets: Sets, name: str, way: dict) -> dict:
             for key in ("ties", "distinct")}
     return {"way": name, "plcc": result["mean"]["all"]["plcc"],
             "srcc": result["mean"]["all"]["srcc"], **mean,
-            "best_of_4": float(np.mean([best_of(p["items"]) for p in parts])),
+            "best_of_4": float(np.mean([best_of_4(p["items"]) for p in parts])),
             "ms_per_picture": 1e3 * took / sum(len(p["items"]) for p in parts)}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nanoaes.images import open_image
+from nanoaes.images import difference_hash, open_image
 
 GAP = 3.0  # seconds
 # Of 64; two pictures that have nothing in common differ in half of them. Not measured on bursts.
@@ -24,12 +24,8 @@ EXIF, TIME, FRACTION = 0x8769, 0x9003, 0x9291  # IFD, DateTimeOriginal, SubSecTi
 
 
 def look_of(image: Image.Image) -> str:
-    """The difference hash: of 9 x 8 grey levels, is each darker than its right neighbour?
-
-    Source: N. Krawetz, "Kind of Like That" (2013). Returns 16 hexadecimal digits.
-    """
-    grey = np.asarray(image.resize((9, 8), Image.Resampling.BOX).convert("L"))
-    return np.packbits(grey[:, :-1] < grey[:, 1:]).tobytes().hex()
+    """Its difference hash of 64 bits, in 16 hexadecimal digits."""
+    return np.packbits(difference_hash(image, 8)).tobytes().hex()
 
 
 def taken(path: Path) -> float | None:

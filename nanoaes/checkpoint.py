@@ -88,19 +88,22 @@ def cut_rows(path: Path, step: int) -> None:
     if not path.is_file():
         return
     rows = zip(_lines(path), read_rows(path), strict=True)
-    _write_whole(path, "".join(f"{line.decode()}\n" for line, row in rows if row["step"] <= step))
+    write_whole(path, [f"{line.decode()}\n" for line, row in rows if row["step"] <= step])
 
 
 def write_json(path: Path, value: Any) -> None:
     """The whole file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(path, json.dumps(value, allow_nan=False))
+    write_whole(path, [json.dumps(value, allow_nan=False)])
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, pieces: Iterable[str]) -> None:
+    """A text file of many pieces; whole, or as it was."""
     aside = path.with_name(path.name + ".partial")
     try:
-        aside.write_text(text, encoding="utf-8")
+        # A file's name is bytes: what of it is no character shows as \\udcff.
+        with aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            file.writelines(pieces)
         _to_disk(aside)
         os.replace(aside, path)
     finally:

@@ -27,8 +27,7 @@ from nanoaes.images import DataError
 from nanoaes.progress import say
 from nanoaes.prompt import UNIT, answer_text, parse_score
 from nanoaes.records import IMAGE, objects
-from nanoaes.specs import NUMBER
-from nanoaes.tables import number, short, text_of
+from nanoaes.tables import NUMBER, number, short, text_of
 from nanoaes.unfit import unfit
 
 Scale = tuple[float, float]

@@ -36,6 +36,9 @@ class Example:
     theme: str = ""                 # what it shows, in its set's own words, if known
 
 
+Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
+
+
 def read_dataset(spec: str, split: str, columns: tuple[str, ...] = ()) -> list[Example]:
     """The examples of one split ("train" or "test") of the dataset that `spec` names.
 

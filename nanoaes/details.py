@@ -9,11 +9,10 @@ from collections import Counter
 import numpy as np
 
 from nanoaes import choices
-from nanoaes.datasets import Example
+from nanoaes.datasets import Example, Sets
 from nanoaes.metrics import evaluate, percent, short
 from nanoaes.prompt import parse_score
 
-Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
 FLAT = 1e-6  # a slope below this is the bound 0
 FIGURES = ("plcc", "srcc", "krcc", "rmse", "mae")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from nanoaes.ahead import ahead
 from nanoaes.checkpoint import append_row, publish, write_json
 from nanoaes.config import OptionError, RAPOConfig
-from nanoaes.datasets import Example, read_all
+from nanoaes.datasets import Example, Sets, read_all
 from nanoaes.errors import at
 from nanoaes.graphs import Graphs
 from nanoaes.index import Index
@@ -33,7 +33,6 @@ from nanoaes.vlm import VLM
 
 RECORD = "heldout.json"  # beside the best checkpoint: its step, its score
 AHEAD = 32  # pictures that are decoded while the model answers, at most
-Sets = dict[str, tuple[str, list[Example]]]  # name -> ("in" or "ood", examples)
 
 
 def evaluate_sets(vlm: VLM, sets: Sets, *, label: str, readout: str = "greedy", samples: int = 0,

@@ -14,6 +14,7 @@ from importlib import import_module
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -119,6 +120,16 @@ def _check_kind(image: Image.Image) -> None:
 
 def _raw() -> Unfit:
     return Unfit("a camera's raw file, or a thumbnail without its picture; export it as JPEG")
+
+
+def difference_hash(image: Image.Image, side: int) -> np.ndarray:
+    """(side, side) bool: of side + 1 x side grey levels, is each darker than its right neighbour?
+
+    Source: N. Krawetz, "Kind of Like That" (2013).
+    """
+    spots = image.resize((side + 1, side), Image.Resampling.BOX).convert("L")
+    levels = np.asarray(spots)
+    return levels[:, :-1] < levels[:, 1:]
 
 
 def problems(paths: Sequence[Path], workers: int = 4) -> Iterator[str | None]:

@@ -61,7 +61,7 @@ def evaluate(pred: Sequence[float | None], truth: Sequence[float],
     out = {"strict": {key: value or 0.0 for key, value in _correlations(strict, y).items()}}
     readable = np.isfinite(_with_nan(pred))
     x, y = strict[readable], y[readable]
-    out |= {**_correlations(x, y), "krcc": _kendall(x, y), **_errors(x, y), **counts,
+    out |= {**figures(x, y), "krcc": _kendall(x, y), **counts,
             "parse_fail": int((~readable).sum())}
     out |= _ties(x)
     drawn = resamples(x, y, seed) if len(x) >= 3 else dict.fromkeys(RESAMPLED)
@@ -95,6 +95,11 @@ def _with_nan(pred: Sequence[float | None]) -> np.ndarray:
 
 def _has_order(x: np.ndarray, y: np.ndarray) -> bool:
     return len(x) >= 2 and np.ptp(x) > 0 and np.ptp(y) > 0
+
+
+def figures(x: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
+    """RESAMPLED and std_ratio of two (n,) vectors, as `evaluate` has them, without intervals."""
+    return {**_correlations(x, y), **_errors(x, y)}
 
 
 def _correlations(x: np.ndarray, y: np.ndarray) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nanoaes.images import load_image
+from nanoaes.images import difference_hash, load_image
 from nanoaes.progress import progress, say
 
 SIDE = 16  # a hash compares so many neighbours in each of so many rows
@@ -50,7 +50,7 @@ def _keys(path: Path) -> tuple[tuple, tuple]:
     return (seen.st_dev, seen.st_ino), (path.name, seen.st_size)
 
 
-Looks = tuple[np.ndarray, np.ndarray]  # (n, 4) uint64 `difference_hash`, (n, 192) int16 spots
+Looks = tuple[np.ndarray, np.ndarray]  # (n, 4) uint64 `hash_of`, (n, 192) int16 spots
 
 
 def _alike(paths: Sequence[Path], known: Looks) -> set[Path]:
@@ -74,11 +74,9 @@ def _looks(paths: Sequence[Path]) -> Looks:
 def _look(path: Path) -> tuple[np.ndarray, np.ndarray]:
     image = load_image(path)
     spots = image.resize((8, 8), Image.Resampling.BOX)
-    return difference_hash(image), np.asarray(spots, dtype=np.int16).ravel()
+    return hash_of(image), np.asarray(spots, dtype=np.int16).ravel()
 
 
-def difference_hash(image: Image.Image) -> np.ndarray:
-    """(4,) uint64: is each of 16 x 16 spots darker than its right neighbour?"""
-    spots = image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BOX)
-    levels = np.asarray(spots, dtype=np.int16)
-    return np.packbits(levels[:, 1:] > levels[:, :-1]).view(np.uint64)
+def hash_of(image: Image.Image) -> np.ndarray:
+    """(4,) uint64 of 256 bits."""
+    return np.packbits(difference_hash(image, SIDE)).view(np.uint64)

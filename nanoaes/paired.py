@@ -13,7 +13,7 @@ import numpy as np
 
 from nanoaes import choices
 from nanoaes.errors import UserError
-from nanoaes.metrics import RESAMPLED, evaluate, resamples, short
+from nanoaes.metrics import RESAMPLED, figures, resamples, short
 from nanoaes.predictions import Item, read_items
 
 MOVED = 10  # pictures that are told of each set
@@ -83,7 +83,7 @@ def agreements(pred: list[list[float | None]], truth: np.ndarray, read: np.ndarr
     """Correlations and errors where both are readable."""
     y = truth[read]
     x = [np.array(p, dtype=float)[read] for p in pred]
-    a, b = ({key: evaluate(one, y, seed=seed)[key] for key in RESAMPLED} for one in x)
+    a, b = (figures(one, y) for one in x)
     if len(y) < 3:
         return {key: difference(a[key], b[key], None) for key in RESAMPLED}
     drawn_a, drawn_b = (resamples(one, y, seed) for one in x)

@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 from nanoaes.downloads import DOWNLOADS
 from nanoaes.images import DataError
-from nanoaes.tables import number, short
+from nanoaes.tables import NUMBER, number, short
 
 OWN = ("csv", "json", "jsonl")      # one's own lists, whose scale must be said
 FORMATS = [*DOWNLOADS, *OWN]
-NUMBER = r"[-+]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][-+]?[0-9]+)?"
 
 
 class Spec(NamedTuple):

@@ -18,6 +18,7 @@ from nanoaes.images import DataError
 from nanoaes.progress import say
 
 T = TypeVar("T")
+NUMBER = r"[-+]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][-+]?[0-9]+)?"
 Row = tuple[int, Sequence[str]]     # the line that it begins on, from 1; its cells
 BOMS = {b"\xff\xfe\0\0": "utf-32-le", b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le",
         b"\xfe\xff": "utf-16-be"}
@@ -136,7 +137,7 @@ def number(cell: str) -> float:
 
     A comma is a decimal comma.
     """
-    if not re.fullmatch(r"[-+]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][-+]?[0-9]+)?", cell):
+    if not re.fullmatch(NUMBER, cell):
         raise ValueError(f"{short(cell, 40)!r} is not a number" if cell else "there is no score")
     return float(cell.replace(",", "."))
 

@@ -3,11 +3,11 @@
 Left out: the sidecars, each of which is looked for when its turn comes (`xmp.py`).
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from nanoaes.checkpoint import write_whole
 from nanoaes.config import OptionError
 from nanoaes.errors import UserError
 from nanoaes.standing import COLUMNS, borders
@@ -67,20 +67,14 @@ def _refuse_other(path: Path, sign: str, option: str) -> None:
 
 
 def write_pieces(path: Path, pieces: Iterable[str]) -> None:
-    """A text file of many pieces; whole, or as it was.
+    """As `checkpoint.write_whole`, in a folder that is made for it.
 
     Raises:
         UserError: it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A file's name is bytes: what of it is no character shows as \\udcff.
-        with aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.writelines(pieces)
-        os.replace(aside, path)
+        write_whole(path, pieces)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); make room or choose another "
                         "name: the scores are kept, the same command goes on") from error
-    finally:
-        aside.unlink(missing_ok=True)

@@ -63,7 +63,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "scoring": {"ahead", "batching", "bursts", "errors", "hub", "images", "ledger", "parallel",
                 "readout", "rollout", "same", "vlm"},
     "standing": {"bursts", "config", "ledger"}, "dimensions": {"prompt"}, "xmp": {"errors"},
-    "targets": {"config", "errors", "standing", "verbs"},
+    "targets": {"checkpoint", "config", "errors", "standing", "verbs"},
     "predictions": {"checkpoint", "datasets", "errors", "parallel", "progress", "runs", "stop"},
     "details": {"choices", "datasets", "metrics", "prompt"},
     "calibration": {"datasets", "errors", "metrics"},

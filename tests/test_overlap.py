@@ -11,7 +11,7 @@ from PIL import Image
 import eval as eval_script
 from nanoaes.config import RAPOConfig
 from nanoaes.images import DataError
-from nanoaes.overlap import difference_hash, warn
+from nanoaes.overlap import hash_of, warn
 
 
 def photo(seed: int, size: tuple[int, int] = (256, 192)) -> Image.Image:
@@ -90,7 +90,7 @@ def test_two_things_on_white_are_not_the_same(tmp_path: Path, capsys: pytest.Cap
         image.paste(colour, (30, 30, 130, 130))
         paths.append(tmp_path / f"{colour}.png")
         image.save(paths[-1])
-    a, b = (difference_hash(Image.open(path)) for path in paths)
+    a, b = (hash_of(Image.open(path)) for path in paths)
     assert np.bitwise_count(a ^ b).sum() == 0
     warn(paths[:1], {"a": paths[1:]}, "hash")
     assert told(capsys) == ""
@@ -99,7 +99,7 @@ def test_two_things_on_white_are_not_the_same(tmp_path: Path, capsys: pytest.Cap
 def test_a_hash_has_the_bits_it_says() -> None:
     levels = np.zeros((16, 17), np.uint8)
     levels[3, 5:] = 9  # one step up: spot 4 of row 3 is darker than spot 5
-    bits = np.unpackbits(difference_hash(Image.fromarray(levels)).view(np.uint8)).reshape(16, 16)
+    bits = np.unpackbits(hash_of(Image.fromarray(levels)).view(np.uint8)).reshape(16, 16)
     assert bits.sum() == 1 and bits[3, 4] == 1
 
 
