@@ -238,7 +238,7 @@ def prefill(job: Job) -> int:
 
 
 def looking(job: Job, images: int) -> int:
-    """One answer to each of some pictures, as many at once as `eval.batches` takes."""
+    """One answer to each of some pictures, as many at once as `readout.batches` takes."""
     n = min(images, max(1, cached(job.tokens) // (job.prompt + job.answer)))
     part = replace(job, k=1, images=max(1, n))
     taken = persistent(part)["pictures"] + kv_cache(part) + prefill(part) + sampling(part)

@@ -7,7 +7,7 @@
 The K completions of a picture share one row: the vision tower and the prompt are computed once,
 each completion sees the prompt and itself, and its positions start again after the prompt. Logits
 of prompt tokens never exist (`logprob.py`). All of it is one `forward`, since sharded weights
-(`parallel.py`) are whole only within one.
+(`sharding.py`) are whole only within one.
 transformers' own model classes hold the weights. Left out: video, several pictures in a prompt.
 """
 
