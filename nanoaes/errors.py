@@ -22,6 +22,14 @@ class NotFinite(UserError):
         self.what = what
 
 
+class NoAnswer(Exception):
+    """Why a model that was asked has not answered; it may, when it is asked again."""
+
+
+class Refused(NoAnswer):
+    """A model does not answer this, and will not the next time; in its own words."""
+
+
 class Ended(Exception):
     """All processes end here, in order: what they return, and a line to say."""
 

@@ -39,6 +39,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "overlap": {"images", "progress"},
     "mixture": set(), "tables": {"images", "progress"}, "downloads": {"mixture", "tables"},
     "unfit": {"prompt"},
+    "chat": {"errors", "images", "inputs"},
     "critiques": {"datasets", "images", "progress", "prompt", "records", "specs", "tables",
                   "unfit"},
     "records": {"images", "progress", "tables"}, "specs": {"downloads", "images", "tables"},
