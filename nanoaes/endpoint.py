@@ -14,8 +14,9 @@ sending, bit by bit; more than 100 requests at once, which is what the library's
 import base64
 import io
 import random
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from huggingface_hub.errors import HTTPError, InferenceTimeoutError, OfflineMode
 
 from nanoaes.chat import Cut, Question, Spent, shown
 from nanoaes.errors import NoAnswer, Refused, UserError
+from nanoaes.progress import say
 from nanoaes.turns import Turns, retry_after
 from nanoaes.wire import Declined, address, brief, displayed, guard, hider, message_of
 
@@ -33,6 +35,8 @@ AGAIN = {408, 409, 425, BUSY}  # beside all from 500 on
 PATIENCE = 10  # times as many tries for a question that only queues
 LONGEST = 60.0  # seconds between two tries
 NOT_TAKEN = 3  # requests that are not taken, before any is answered: no picture's fault
+UNSUPPORTED = re.compile(r"unsupported|not support|unrecogni[sz]ed|unknown|not permitted|extra "
+                         r"inputs", re.IGNORECASE)
 FILTERED = ("content_filter", "content_policy", "content management policy")
 
 
@@ -96,6 +100,7 @@ class Endpoint:
                                       headers=None if key else {"authorization": None})
         self.heard = 0.0  # when the last completion came, on time.monotonic
         self.not_taken = 0
+        self.without: frozenset[str] = frozenset()  # settings that the server does not take
 
     def __repr__(self) -> str:
         return f"Endpoint({displayed(self.url)!r}, {self.name!r})"
@@ -114,12 +119,17 @@ class Endpoint:
         tries = number = 0
         while True:
             self.turns.turn()
-            found = self._request(messages, question)
+            settings = {name: value for name, value in self._settings(question).items()
+                        if name not in self.without}
+            found = self._request(messages, settings)
             if isinstance(found, Reply):
                 self.heard = time.monotonic()
                 if text := self._read(found):
                     return text
                 found = Trouble("an empty answer")
+            elif name := unsupported(found, settings):
+                self._leave_out(name)
+                continue
             self._give_up_if_hopeless(found)
             number += 1
             tries += not (found.status == BUSY and self.heard > before)
@@ -142,15 +152,26 @@ class Endpoint:
         return [{"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}},
                 {"type": "text", "text": question.text}]
 
-    def _request(self, messages: list[dict[str, Any]], question: Question) -> Reply | Trouble:
+    def _settings(self, question: Question) -> dict[str, float]:
+        return {"max_tokens": self.max_new_tokens, "temperature": question.temperature,
+                "seed": (self.seed * 1_000_003 + question.place) % 2**31}
+
+    def _leave_out(self, name: str) -> None:
+        """Some models know max_tokens by another name, or have one temperature."""
+        with self.turns.door:
+            first, self.without = name not in self.without, self.without | {name}
+        if first:
+            say(f"{self.name}: the server does not take {name}, and is asked without it")
+
+    def _request(self, messages: list[dict[str, Any]], settings: dict[str, float]
+                 ) -> Reply | Trouble:
         """One. Nothing is raised from within `except`: the library's errors know the key."""
         self.spent.requests += 1
+        more = {} if "max_tokens" in settings else {"max_completion_tokens": self.max_new_tokens}
         guard()
         try:
-            return read(self.client.chat_completion(
-                messages, model=self.name, max_tokens=self.max_new_tokens,
-                temperature=question.temperature,
-                seed=(self.seed * 1_000_003 + question.place) % 2**31))
+            return read(self.client.chat_completion(messages, model=self.name, extra_body=more,
+                                                    **settings))
         except Declined as error:
             said = displayed(error.location) if error.location else message_of(error.text)
             said = brief(said, self.hide)
@@ -210,6 +231,13 @@ class Endpoint:
             return UserError(f"{displayed(self.url)} cannot be reached ({trouble.why}); start the "
                              "server, or correct the address, and run again")
         return NoAnswer(f"no answer in {number} tries, the last: {trouble.why}")
+
+
+def unsupported(trouble: Trouble, settings: Iterable[str]) -> str:
+    """The setting that a server has not taken, "" for none."""
+    if trouble.status not in (400, 422) or not UNSUPPORTED.search(trouble.body):
+        return ""
+    return next((name for name in settings if re.search(rf"\b{name}\b", trouble.body)), "")
 
 
 def read(said: Any) -> Reply:

@@ -76,12 +76,12 @@ class Server(ThreadingHTTPServer):
 class Talker:
     """The server, from `with` on."""
 
-    def __init__(self, reply: Callable[[Messages], str],
+    def __init__(self, reply: Callable[[Messages], str | bytes],
                  faults: Callable[[], Fault | None] = lambda: None, *,
                  at_once: int = 0, service: float = 0.0, keep: bool = True):
         """
         Args:
-            reply: to a dialogue; called by several threads.
+            reply: to a dialogue, words or a whole body; called by several threads.
             faults: of the next request; None: it is answered.
             at_once: requests that are worked on, the others wait; 0: all.
             service: seconds that each takes.
@@ -121,7 +121,7 @@ class Talker:
         with self.room:
             time.sleep(self.service)
             text = self.reply(request.body["messages"])
-        request.send(200, completion(text))
+        request.send(200, text if isinstance(text, bytes) else completion(text))
 
 
 def completion(text: str | None, end: str = "stop", **message: object) -> bytes:

@@ -40,7 +40,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "mixture": set(), "tables": {"images", "progress"}, "downloads": {"mixture", "tables"},
     "unfit": {"prompt"},
     "chat": {"errors", "images", "inputs"}, "turns": {"errors"}, "wire": {"errors"},
-    "endpoint": {"chat", "errors", "turns", "wire"},
+    "endpoint": {"chat", "errors", "progress", "turns", "wire"},
     "critiques": {"datasets", "images", "progress", "prompt", "records", "specs", "tables",
                   "unfit"},
     "records": {"images", "progress", "tables"}, "specs": {"downloads", "images", "tables"},

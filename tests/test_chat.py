@@ -189,6 +189,31 @@ def test_a_picture_that_is_not_taken_ends_no_run() -> None:
     assert talker.count == len(faults)
 
 
+def test_settings_that_a_model_does_not_take_are_left_out(capsys) -> None:
+    """As OpenAI's reasoning models and strict servers say it; said once, by whichever thread."""
+    said = {"max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. "
+                          "Use 'max_completion_tokens' instead.",
+            "temperature": "Unsupported value: 'temperature' does not support 0.7 with this model.",
+            "seed": "seed: Extra inputs are not permitted"}
+
+    def strict(request: t.Handler) -> None:
+        wrong = next((name for name in said if name in request.body), "")
+        (status(400, said[wrong]) if wrong else says(t.completion(SAID)))(request)
+
+    with Talker(answers, lambda: strict) as talker:
+        asked = endpoint(talker, max_new_tokens=77)
+        ask_all(asked, 8, 8)
+        assert capsys.readouterr().out.count("does not take") == 3
+        talker.heard.clear()
+        asked.ask(Question("?", temperature=0.7))
+    (heard,) = talker.heard
+    assert heard.body["max_completion_tokens"] == 77 and not heard.body.keys() & said.keys()
+    with Talker(answers, lambda: status(400, "max_tokens is too large")) as talker:
+        with pytest.raises(NoAnswer, match="too large"):
+            endpoint(talker).ask(Question("?"))
+        assert talker.count == 1
+
+
 def test_a_server_that_has_taken_nothing_ends_the_run() -> None:
     with Talker(answers, lambda: status(400, "no pictures here")) as talker:
         asked = endpoint(talker)
