@@ -106,8 +106,8 @@ _STARS_AND_POINTS = (
     rf"\b(?:minus|plus|loses?|lost|costs?|deduct\w*|gains?|drops?|docked?) (?:it )?(?:an? |{_N} )"
     r"(?:points?|stars?|marks?)\b(?! of)",
     r"\bhalf a (?:point|star|mark)\b|\b(?:off|more) a point\b|\bone more (?:point|star)\b",
-    rf"(?:\d|\b{_WORD}){_PERCENT}(?:{_END}| (?:of the way|overall|quality|score|rating|good"
-    r"|aesthetic))",
+    rf"(?:\d|\b{_WORD}){_PERCENT}(?:{_END}| of the (?:maximum|possible)\b(?! \w)"
+    r"| (?:of the way|overall|quality|score|rating|good|aesthetic))",
     rf"^\W*\d+(?:[.,]\d+)?{_PERCENT}",
     rf"\b(?:top|bottom|best|upper|lower) (?:\d+|{_WORD}){_PERCENT}",
     r"\b(?:percentile|quartile|quintile|decile)\b|\b(?:full|maximum|bonus|extra) points?\b",
