@@ -16,14 +16,14 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 @dataclass
 class Prompts:
-    """N prompts with one picture each; padded on the right, padding is masked everywhere."""
+    """N prompts with one picture each, or none; padded on the right, padding masked everywhere."""
 
     ids: Tensor  # (N, P) int64
     mask: Tensor  # (N, P) bool, True on real tokens
     positions: Tensor  # (3, N, P) int64: time, height, width
     next_position: Tensor  # (N,) the position of a completion's first token
     pixels: Tensor  # (patches of all pictures, 3 * 2 * patch * patch) float32
-    grid: Tensor  # (N, 3) patches per picture: time, height, width
+    grid: Tensor  # (N, 3) patches per picture: time, height, width; 0 0 0: no picture
 
     @property
     def last(self) -> Tensor:
@@ -92,7 +92,7 @@ def prompt_positions(ids: Tensor, image_id: int, grid: Sequence[int], merge: int
     """M-RoPE positions of one prompt: text counts on in all three axes, a picture spreads over two.
 
     Args:
-        ids: (P,) with one run of `image_id`, h/merge · w/merge tokens long.
+        ids: (P,) with one run of `image_id`, h/merge · w/merge tokens long; none for a grid of 0.
     Returns:
         (3, P); the token after the picture continues at the picture's start + its longer side
         (transformers' `get_rope_index`; tested equal).

@@ -24,9 +24,9 @@ MOST = 100_000  # characters of a prompt; Qwen's are about 1,500
 REMEDY = "copy chat_template.jinja and the tokenizer's files of the model that it was made from"
 
 
-def chat(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The user's turn with a picture, in the model's own template, up to the answer."""
-    content = [{"type": "image"}, {"type": "text", "text": text}]
+def chat(tokenizer: PreTrainedTokenizerBase, text: str, picture: bool = True) -> str:
+    """The user's turn, with a picture or without, in the model's own template, up to the answer."""
+    content = [{"type": "image"}] * picture + [{"type": "text", "text": text}]
     return tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False,
                                          add_generation_prompt=True)
 

@@ -146,9 +146,10 @@ class VLM(nn.Module):
         """(V, H) the vocabulary head; the same tensor as the embedding where they are tied."""
         return self.hf.get_output_embeddings().weight
 
-    def chat(self, text: str) -> str:
-        """The user's turn with a picture, in the model's own template, up to the answer."""
-        return chat(self.tokenizer, text)
+    def chat(self, text: str, picture: bool = True) -> str:
+        """The user's turn, with a picture or without, in the model's own template, up to the
+        answer."""
+        return chat(self.tokenizer, text, picture)
 
     def grid(self, image: Image.Image) -> tuple[int, int, int]:
         """What `picture_grid` makes of a picture here."""
@@ -164,24 +165,28 @@ class VLM(nn.Module):
                 return small
         return image
 
-    def prompts(self, images: Sequence[Image.Image], texts: Sequence[str] | None = None) -> Prompts:
+    def prompts(self, images: Sequence[Image.Image | None], texts: Sequence[str] | None = None
+                ) -> Prompts:
         """N pictures -> padded ids, positions, patches, on the model's device.
 
         Args:
+            images: None in a picture's place: the question is asked without one.
             texts: N questions; None asks each what the model was trained to be asked.
         """
         asked = texts or [self.asking.prompt] * len(images)
-        grids = [self.grid(image) for image in images]
+        grids = [(0, 0, 0) if image is None else self.grid(image) for image in images]
         ids, positions, start = [], [], 0
         # One array for all, filled in place: the patches are a step's largest input.
         pixels = torch.empty(sum(h * w for _, h, w in grids), 3 * 2 * self.patch**2)
         pad = self.tokenizer.convert_ids_to_tokens(self.image_id)
         for image, text, grid in zip(images, asked, grids, strict=True):
-            n = grid[1] * grid[2] // self.merge**2
-            row = self.tokenizer(self.chat(text).replace(pad, pad * n), return_tensors="pt",
-                                 add_special_tokens=False)["input_ids"][0]
-            ids.append(row)
-            positions.append(prompt_positions(row, self.image_id, grid, self.merge))
+            n = grid[1] * grid[2] // self.merge**2 or 1  # a mark without a picture stays: an error
+            words = self.chat(text, image is not None).replace(pad, pad * n)
+            row = self.tokenizer(words, return_tensors="pt", add_special_tokens=False)
+            ids.append(row["input_ids"][0])
+            positions.append(prompt_positions(ids[-1], self.image_id, grid, self.merge))
+            if image is None:
+                continue
             patches = image_patches(image, grid, patch=self.patch, merge=self.merge,
                                     mean=self.asking.mean, std=self.asking.std)
             pixels[start : start + len(patches)] = torch.from_numpy(patches)
@@ -206,8 +211,11 @@ class VLM(nn.Module):
             features of three depths of its vision tower behind its first three layers.
         """
         x = self.hf.get_input_embeddings()(torch.cat([prompts.ids, words], dim=1))
+        if not len(prompts.pixels):
+            return x, {}
         is_image = nn.functional.pad(prompts.ids == self.image_id, (0, words.shape[1]))
-        vision = self.hf.model.visual(prompts.pixels.to(x.dtype), grid_thw=prompts.grid,
+        shown = prompts.grid[prompts.grid[:, 0] > 0]
+        vision = self.hf.model.visual(prompts.pixels.to(x.dtype), grid_thw=shown,
                                       windows=windows.Windows())
         x = x.masked_scatter(is_image[..., None], vision.pooler_output.to(x.dtype))
         if not hasattr(vision, "deepstack_features"):
