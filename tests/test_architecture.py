@@ -41,6 +41,8 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "unfit": {"prompt"},
     "chat": {"errors", "images", "inputs"}, "turns": {"errors"}, "wire": {"errors"},
     "endpoint": {"chat", "errors", "progress", "turns", "wire"},
+    "chat": {"errors", "images", "inputs"},
+    "local": {"chat", "errors", "graphs", "hub", "images", "rollout", "same", "sampling", "vlm"},
     "critiques": {"datasets", "images", "progress", "prompt", "records", "specs", "tables",
                   "unfit"},
     "records": {"images", "progress", "tables"}, "specs": {"downloads", "images", "tables"},

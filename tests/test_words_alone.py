@@ -73,7 +73,12 @@ def test_questions_with_and_without_a_picture_stand_beside_each_other(vlm: VLM) 
     images = pictures(3)
     mixed, texts = [None, images[0], None, images[1], images[2]], (QUESTIONS * 2)[:5]
     alone = [greedy(vlm, [image], [text])[0] for image, text in zip(mixed, texts, strict=True)]
+    shown, visual = [], vlm.hf.model.visual
+    hook = visual.register_forward_pre_hook(
+        lambda tower, args, options: shown.append(options["grid_thw"].clone()), with_kwargs=True)
     assert greedy(vlm, mixed, texts) == alone
+    hook.remove()
+    assert torch.equal(torch.cat(shown), vlm.prompts(images).grid)
     without = [greedy(vlm, [None], [text])[0] for text in texts]
     assert sum(a != b for a, b in zip(alone, without, strict=True)) >= 2, "pictures are not seen"
 
