@@ -43,6 +43,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "endpoint": {"chat", "errors", "progress", "turns", "wire"},
     "chat": {"errors", "images", "inputs"},
     "local": {"chat", "errors", "graphs", "hub", "images", "rollout", "same", "sampling", "vlm"},
+    "unfit": {"prompt"}, "card": {"cot", "leak", "unfit"},
     "critiques": {"datasets", "images", "progress", "prompt", "records", "specs", "tables",
                   "unfit"},
     "records": {"images", "progress", "tables"}, "specs": {"downloads", "images", "tables"},
