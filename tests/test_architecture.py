@@ -79,6 +79,8 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "page.sheet": {"page.gallery", "page.style", "page.text"},
     "page.curves": {"page.charts"}, "page.answers": {"page.gallery", "page.text"},
     "page.breakdown": {"choices", "metrics", "page.text"},
+    "page.critiques": {"card", "checkpoint", "cot", "critiques", "metrics", "page.breakdown",
+                       "page.charts", "page.gallery", "page.style", "page.text"},
     "page.report": {"metrics", "page.answers", "page.breakdown", "page.charts", "page.curves",
                     "page.gallery", "page.style", "page.text"},
     "toy.render": set(), "toy.world": {"errors", "progress", "toy.render"},
