@@ -44,6 +44,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "chat": {"errors", "images", "inputs"},
     "local": {"chat", "errors", "graphs", "hub", "images", "rollout", "same", "sampling", "vlm"},
     "unfit": {"prompt"}, "card": {"cot", "leak", "unfit"},
+    "sharegpt": {"checkpoint", "critiques", "errors", "prompt", "unfit"},
     "critiques": {"datasets", "images", "progress", "prompt", "records", "specs", "tables",
                   "unfit"},
     "records": {"images", "progress", "tables"}, "specs": {"downloads", "images", "tables"},
