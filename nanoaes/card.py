@@ -26,7 +26,9 @@ FILTERS = {  # flag -> in short, what is wrong with a row that has it
 ALWAYS = ("leak", "mismatch", "invented", "unfit")  # in the rows of every version
 NO_LEVEL = "no level"  # what the judge has read in words that tell none
 EXAMPLES, FIRST = 3, 200  # of each filter; characters of a critique
-SAME, ENOUGH = 0.9, 50  # share of one answer, and of how many, that says: it does not judge
+# More than this share of at least so many: a judge that always says the same does not judge, and
+# a filter that rejects nearly all does not fit what is written.
+MOST, ENOUGH = 0.9, 50
 
 
 def card(rows: Sequence[Row], asked: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def card(rows: Sequence[Row], asked: dict[str, Any]) -> dict[str, Any]:
         "judges": _tally(rows, lambda row: str(row.get("judge", "toy"))),
         "options": options,
     }
-    return {**found, "warnings": _warnings(found["judge_reads"])}
+    return {**found, "warnings": _same(found["judge_reads"]) + _misfits(found)}
 
 
 def lines(about: dict[str, Any]) -> list[str]:
@@ -148,7 +150,7 @@ def _reads(rows: Sequence[Row]) -> dict[str, dict[str, int]] | None:
     return found if told else None
 
 
-def _warnings(reads: dict[str, dict[str, int]] | None) -> list[str]:
+def _same(reads: dict[str, dict[str, int]] | None) -> list[str]:
     """A judge that says nearly always the same; the scores tell whether it may be right."""
     reads = reads or {}
     answers = sum((Counter(row) for row in reads.values()), Counter())
@@ -156,7 +158,15 @@ def _warnings(reads: dict[str, dict[str, int]] | None) -> list[str]:
     return [f"the judge reads {read} in {100 * n / total:.0f} % of {total:,} critiques, the "
             f"scores say so of {100 * sum(reads.get(read, {}).values()) / total:.0f} %: see "
             "whether it judges at all, and take another --judge if not"
-            for read, n in answers.items() if total >= ENOUGH and n > SAME * total]
+            for read, n in answers.items() if total >= ENOUGH and n > MOST * total]
+
+
+def _misfits(found: dict[str, Any]) -> list[str]:
+    """Filters that reject nearly all."""
+    return [f"{called(flag)}: rejects {100 * part['share']:.0f} % of {found['critiques']:,} "
+            "critiques; see the page for what it finds, and whether it fits this teacher"
+            for flag, part in found["filters"].items()
+            if found["critiques"] >= ENOUGH and part["share"] > MOST]
 
 
 def _tokens(rows: Sequence[Row], kept: int) -> dict[str, Any] | None:

@@ -141,6 +141,14 @@ def test_a_judge_that_says_always_the_same(same: int, other: int, warned: bool) 
         assert f"  warning: {warning}" in lines(found)
 
 
+@pytest.mark.parametrize("rejected, passed, warned", [(45, 5, False), (46, 4, True),
+                                                      (49, 0, False), (50, 0, True)])
+def test_a_filter_that_rejects_nearly_all(rejected: int, passed: int, warned: bool) -> None:
+    rows = [row(i, i / 99, "leak", judged=i % 3) for i in range(rejected)]
+    found = card(rows + [row(i, 0.5, judged=i % 3) for i in range(passed)], {})
+    assert [w[:22] for w in found["warnings"]] == ["score leaked: rejects "] * warned
+
+
 def test_tokens_of_all_for_each_one_kept() -> None:
     spent = {"asked": 1000, "answered": 200, "requests": 3}
     rows = [row(0, 0.5, tokens=spent), row(1, 0.5, tokens=spent), row(2, 0.5, "leak", tokens=spent),

@@ -166,4 +166,25 @@ MEASURES = {
         M("one word of a search is enough", "words.every(", "words.some(", "sheet"),
         M("a file's name is markup", "{inline(shot.path.name)}", "{shot.path.name}", "sheet"),
     ],
+    "nanoaes/card.py": [
+        M("a row that two filters reject counts as alone", "for other in flags) == 1",
+          "for other in flags) >= 1", "card"),
+        M("the examples are the first ones", "mixed[:count]", "list(rows)[:count]", "card"),
+        M("a judge's missing answer is a level", 'not flagged(row, "unjudged"))]', "True)]",
+          "card"),
+        M("only what is kept has cost tokens", 'for row in rows if row.get("tokens")]',
+          'for row in rows if row.get("tokens") and row["kept"]]', "card"),
+        M("a judge of few answers is suspect", "total >= ENOUGH and n", "n", "card"),
+    ],
+    "nanoaes/page/critiques.py": [
+        M("a critique is markup", 'f"<mark>{block(piece)}</mark>"', 'f"<mark>{piece}</mark>"',
+          "cot_page"),
+        M("a dataset's name is markup", 'inline(str(row.get("dataset", "")))',
+          'str(row.get("dataset", ""))', "cot_page"),
+        M("parts of words are marked", "(?!\\w))\"", ")\"", "cot_page"),
+    ],
+    "nanoaes/sharegpt.py": [
+        M("rejected critiques are handed on", 'row["kept"] and not', "not", "sharegpt"),
+        M("other descriptions are lost", "{**others, path.stem", "{path.stem", "sharegpt"),
+    ],
 }
