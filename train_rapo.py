@@ -30,7 +30,7 @@ from nanoaes.datasets import Example, Sets
 from nanoaes.diary import Diary
 from nanoaes.dry_run import planned, settled
 from nanoaes.errors import at
-from nanoaes.evaluation import Best, compare_stages
+from nanoaes.evaluation import STAGES_READ, Best, compare_stages, recorded
 from nanoaes.graphs import Graphs
 from nanoaes.hub import find_folder
 from nanoaes.inputs import Prompts
@@ -234,6 +234,7 @@ def prepare(cfg: RAPOConfig, run: Path, claimed: ExitStack, processes: int
     weights = fingerprint(find_folder(stages["cold start"]))
     state = Saves(run / "resume", cfg.keep_last).facts() if cfg.resume else None
     if state:
+        recorded(run / "rapo")
         cfg = as_saved(cfg, weights, state)
     cfg = settled(cfg, stages["cold start"], cfg.reference_kept, processes=processes, script="rapo",
                   tested=max(len(examples) for _, examples in sets[2].values()))
@@ -268,7 +269,7 @@ def report(cfg: RAPOConfig, stages: dict[str, Path], tests: Sets, run: Path, ste
         return
     remarks = [] if cfg.train else [f"{name}: {toy.remark(result, run / 'world')}"
                                     for name, result in evals.items()]
-    remarks.append(f"RAPO: the checkpoint of step {step}, the best on held-out pictures")
+    remarks += [STAGES_READ, f"RAPO: the checkpoint of step {step}, the best on held-out pictures"]
     with keep_going("the report", say):
         remarks.append(f"report: {draw(cfg, run, 0, evals, remarks).resolve()}")
     print(format_table(evals), *remarks, sep="\n")

@@ -18,7 +18,7 @@ from nanoaes.ahead import ahead
 from nanoaes.checkpoint import append_row, publish, write_json
 from nanoaes.config import OptionError, RAPOConfig
 from nanoaes.datasets import Example, Sets, read_all
-from nanoaes.errors import at
+from nanoaes.errors import UserError, at
 from nanoaes.graphs import Graphs
 from nanoaes.index import Index
 from nanoaes.metrics import domain_means, evaluate
@@ -26,12 +26,16 @@ from nanoaes.models import load_whole
 from nanoaes.parallel import by_first, everyone, first, share
 from nanoaes.predictions import Item, Log
 from nanoaes.progress import progress, say
+from nanoaes.prompt import parse_score
 from nanoaes.readout import Reading, Score, batches, read
 from nanoaes.runs import keep_going
 from nanoaes.sampler import by_dataset
 from nanoaes.vlm import VLM
 
-RECORD = "heldout.json"  # beside the best checkpoint: its step, its score
+RECORD = "heldout.json"  # beside the best checkpoint: its step, its score, CHOSEN_BY
+CHOSEN_BY = "expect"  # the readout; three seeds agree better with people so (bench/RESULTS.md)
+STAGES_READ = ("scores are the numbers written here, as the paper reads them; the best checkpoint "
+               "is chosen by their expectation, which eval.py bench reads")
 AHEAD = 32  # pictures that are decoded while the model answers, at most
 
 
@@ -110,7 +114,8 @@ def item_of(example: Example, score: Score) -> Item:
 
 def compare_stages(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: Path
                    ) -> dict[str, dict]:
-    """Every stage on the test sets, and `eval_STAGE.json` of each."""
+    """Every stage on the test sets, and `eval_STAGE.json` of each; by the number written, as the
+    paper reads them."""
     evals = {}
     for name, path in stages.items():
         vlm = load_whole(path, cfg)
@@ -146,13 +151,40 @@ def read_sets(test_in: str, test_ood: str, bad_images: str, columns: str = "",
     return sets
 
 
+def as_written(result: dict) -> dict[str, dict]:
+    """`domain_means` of the numbers that the replies state, of a result that is read otherwise."""
+    numbers = {name: evaluate([parse_score(i["text"]) for i in part["items"]],
+                              [i["truth"] for i in part["items"]])
+               for name, part in result["sets"].items()}
+    return domain_means(numbers, {name: part["domain"] for name, part in result["sets"].items()})
+
+
+def recorded(folder: Path) -> dict:
+    """The step and the score of the best checkpoint, as a resume needs them.
+
+    Raises:
+        UserError: none is there, or it was chosen by another readout: no score compares with its.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / RECORD}: {error}; without it a resume does not know what the "
+                        "best checkpoint was; choose another --run") from None
+    readout = record.get("readout", "greedy")  # older ones do not say
+    if readout != CHOSEN_BY:
+        raise UserError(f"{folder} was chosen by readout {readout}, checkpoints are chosen by "
+                        f"{CHOSEN_BY} now and their scores do not compare; end the run with the "
+                        "version that began it, or choose another --run")
+    return record
+
+
 @dataclass
 class Best:
     """The checkpoint that did best on the held-out pictures, and how long looking took.
 
-    Best is the largest PLCC + SRCC, mean over the held-out sets, in which an unreadable answer
-    counts as the worst score there is (`metrics.evaluate`, strict): three readable answers in the
-    right order beat nobody. Of equal ones the later.
+    Best is the largest PLCC + SRCC of the expected scores, mean over the held-out sets, in which
+    an unreadable answer counts as the worst score there is (`metrics.evaluate`, strict): three
+    readable answers in the right order beat nobody. Of equal ones the later.
     """
 
     path: Path  # the folder that is handed out
@@ -180,14 +212,17 @@ class Best:
         """In a run that is resumed: the folder knows what it holds.
 
         It may hold a step that comes again; the same look then gives the same folder.
+
+        Raises:
+            UserError: as `recorded`.
         """
-        record = by_first(lambda: json.loads((self.path / RECORD).read_text(encoding="utf-8")))
+        record = by_first(lambda: recorded(self.path))
         self.score, self.step = record["score"], record["step"]
 
     def _hand_out(self, policy: VLM, step: int, score: float) -> None:
         with publish(self.path) as folder:
             policy.save(folder)
-            write_json(folder / RECORD, {"step": step, "score": score})
+            write_json(folder / RECORD, {"step": step, "score": score, "readout": CHOSEN_BY})
 
     def consider(self, policy: VLM, step: int) -> dict[str, float]:
         """Evaluate; keep the policy if it is the best so far. Returns numbers for the row."""
@@ -201,12 +236,15 @@ class Best:
 
     def _look(self, policy: VLM, step: int) -> tuple[dict[str, float], float]:
         begun = time.perf_counter()
-        mean = evaluate_sets(policy, self.held, label=f"held out, step {step}", seed=self.cfg.seed,
-                             tokens=self.cfg.tokens_per_micro_batch, graphs=self.graphs,
-                             keep_bar=False)["mean"]["in"]
+        found = evaluate_sets(policy, self.held, label=f"held out, step {step}", readout=CHOSEN_BY,
+                              seed=self.cfg.seed, tokens=self.cfg.tokens_per_micro_batch,
+                              graphs=self.graphs, keep_bar=False)
+        mean, numbers = found["mean"]["in"], as_written(found)["in"]
         score = mean["strict_plcc"] + mean["strict_srcc"]
         self.seconds += time.perf_counter() - begun
-        return {"eval_plcc": mean["plcc"], "eval_srcc": mean["srcc"], "eval_score": score}, score
+        return {"eval_plcc": mean["plcc"], "eval_srcc": mean["srcc"],
+                "eval_plcc_written": numbers["plcc"], "eval_srcc_written": numbers["srcc"],
+                "eval_score": score}, score
 
     def share(self) -> float:
         """Of the time since the run began, what looking at held-out pictures took."""

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from nanoaes import evaluation
-from nanoaes.checkpoint import read_rows
+from nanoaes.checkpoint import read_rows, write_json
 from nanoaes.config import RAPOConfig
 from nanoaes.datasets import Example
-from nanoaes.evaluation import Best
+from nanoaes.errors import UserError
+from nanoaes.evaluation import RECORD, Best, recorded
+from nanoaes.metrics import evaluate
 from nanoaes.readout import Score
 
 TRUTH = [0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9]
@@ -23,21 +25,25 @@ REVERSED = TRUTH[::-1]
 
 
 class Policy(SimpleNamespace):
-    """Writes its name; its answers are scripted."""
+    """Writes its name; its answers are scripted: what is expected, and what is written (the same
+    where only one is given)."""
 
     def save(self, folder: Path) -> None:
         (folder / "name").write_text(self.name)
 
 
-def told(scores: list[float | None]) -> list[Score]:
-    return [Score(s, "I cannot tell" if s is None else f"<answer>{s}</answer>") for s in scores]
+def told(scores: list[float | None], numbers: list[float | None]) -> list[Score]:
+    return [Score(s, "I cannot tell" if n is None else f"<answer>{n}</answer>")
+            for s, n in zip(scores, numbers, strict=True)]
 
 
 @pytest.fixture
 def best(tmp_path: Path, monkeypatch) -> Best:
     """Of one held-out set, all but the model's answering real."""
     def answers(vlm, examples, places, reading):
-        yield [evaluation.item_of(examples[i], told(vlm.scores)[i]) for i in places]
+        assert reading.readout == "expect"
+        scores = told(vlm.scores, vlm.numbers)
+        yield [evaluation.item_of(examples[i], scores[i]) for i in places]
 
     monkeypatch.setattr(evaluation, "answers", answers)
     held = [Example(Path(f"{i}.png"), t, None, "a", (0.0, 1.0)) for i, t in enumerate(TRUTH)]
@@ -45,9 +51,10 @@ def best(tmp_path: Path, monkeypatch) -> Best:
                 None)
 
 
-def policy(name: str, scores: list[float | None]) -> Policy:
-    return Policy(name=name, scores=scores, device=SimpleNamespace(type="cpu"),
-                  described=lambda temperature: {})
+def policy(name: str, scores: list[float | None], numbers: list[float | None] | None = None
+           ) -> Policy:
+    return Policy(name=name, scores=scores, numbers=numbers or scores,
+                  device=SimpleNamespace(type="cpu"), described=lambda temperature: {})
 
 
 def kept(best: Best) -> str:
@@ -80,7 +87,7 @@ def scripted(monkeypatch, **figures: float) -> None:
     names = ("plcc", "srcc", "strict_plcc", "strict_srcc")
     zero = dict.fromkeys(names, 0.0)
     monkeypatch.setattr(evaluation, "evaluate_sets", lambda *args, **options: {
-        "mean": {"in": zero | figures, "ood": dict.fromkeys(names), "all": zero}})
+        "mean": {"in": zero | figures, "ood": dict.fromkeys(names), "all": zero}, "sets": {}})
 
 
 @pytest.mark.parametrize("better", [
@@ -137,3 +144,32 @@ def test_a_cold_start_that_cannot_be_saved_ends_the_run(best: Best) -> None:
     with pytest.raises(OSError, match="No space"):
         best.begin(failing)
     assert not best.path.exists()
+
+
+def test_expectations_choose_and_the_numbers_written_are_told_beside(best: Best) -> None:
+    """The cold start writes better numbers than it expects; the first step the other way round."""
+    best.begin(policy("cold start", POOR, PERFECT))
+    row = best.consider(policy("step 1", GOOD, REVERSED), 1)
+    assert kept(best) == "step 1"
+    want, numbers = evaluate(GOOD, TRUTH), evaluate(REVERSED, TRUTH)
+    assert [row[key] for key in ("eval_plcc", "eval_srcc", "eval_score")] == pytest.approx(
+        [want["plcc"], want["srcc"], want["plcc"] + want["srcc"]])
+    assert [row["eval_plcc_written"], row["eval_srcc_written"]] == pytest.approx(
+        [numbers["plcc"], numbers["srcc"]])
+    first = read_rows(best.history)[0]
+    assert first["eval_plcc_written"] == pytest.approx(1.0) and first["eval_plcc"] < 0.9
+
+
+def test_a_resume_knows_the_best_and_compares_with_its_like_only(best: Best) -> None:
+    best.begin(policy("cold start", GOOD))
+    again = Best(best.path, best.history, best.held, best.cfg, None)
+    again.go_on()
+    assert (again.score, again.step) == (best.score, 0) and again.score > 1
+    record = recorded(best.path)
+    for older in ({**record, "readout": "greedy"}, {k: record[k] for k in ("step", "score")}):
+        write_json(best.path / RECORD, older)
+        with pytest.raises(UserError, match="chosen by readout greedy, .* by expect now .*--run"):
+            again.go_on()
+    (best.path / RECORD).unlink()
+    with pytest.raises(UserError, match="heldout.json: .*choose another --run"):
+        again.go_on()

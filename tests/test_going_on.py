@@ -100,6 +100,21 @@ def test_another_run_is_refused_with_what_differs(whole: tuple[Path, Path], tmp_
     assert weights(run / "rapo") == before and (run / "metrics.jsonl").is_file()
 
 
+def test_a_run_that_chose_by_another_figure_is_refused_before_anything_is_moved(
+        whole: tuple[Path, Path], tmp_path: Path) -> None:
+    """As one from before `expect`: its last rows are not even cut."""
+    root, run = whole
+    again = tmp_path / "again"
+    shutil.copytree(run, again)
+    shutil.rmtree(again / "resume" / "step-000006")
+    record = again / "rapo" / "heldout.json"
+    record.write_text(json.dumps({"step": 3, "score": 1.2}))
+    before = (again / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match="chosen by readout greedy"):
+        train_rapo.main(options(root, again, resume=True))
+    assert (again / "metrics.jsonl").read_bytes() == before and not list(again.glob("before-*"))
+
+
 @pytest.mark.parametrize("after", [0, 2, 4])
 def test_a_cold_start_that_goes_on_is_one_that_went_past(after: int, whole: tuple[Path, Path],
                                                          tmp_path: Path) -> None:

@@ -168,7 +168,8 @@ def best_of(scores: list[float], folder: Path, cfg: RAPOConfig, monkeypatch) -> 
 
     def evaluate_sets(*args: Any, **options: Any) -> dict:
         half = next(left) / 2
-        return {"mean": {"in": dict.fromkeys(("plcc", "srcc", "strict_plcc", "strict_srcc"), half)}}
+        mean = dict.fromkeys(("plcc", "srcc", "strict_plcc", "strict_srcc"), half)
+        return {"mean": {"in": mean}, "sets": {}}
 
     monkeypatch.setattr(evaluation, "evaluate_sets", evaluate_sets)
     return evaluation.Best(folder / "rapo", folder / "metrics.jsonl", {}, cfg, None)

@@ -22,7 +22,10 @@ class Curve(NamedTuple):
 CURVES = (
     Curve("Reward and its parts", {"reward": "sum", "reward_rel": "relative",
                                    "reward_abs": "absolute", "reward_fmt": "format"}),
-    Curve("Held-out PLCC / SRCC", {"eval_plcc": "PLCC", "eval_srcc": "SRCC"}, sparse=True),
+    Curve("Held-out PLCC / SRCC", {"eval_plcc": "PLCC", "eval_srcc": "SRCC",
+                                   "eval_plcc_written": "PLCC of the number written",
+                                   "eval_srcc_written": "SRCC of the number written"},
+          sparse=True),
     Curve("Spread of predictions and truth", {"pred_std": "predictions", "truth_std": "truth"}),
     Curve("KL to the reference", {"kl": "KL (nats per token)"}),
     Curve("Token entropy", {"entropy": "entropy (nats)"}),
