@@ -6,8 +6,10 @@
     python eval.py score photos/ --model FOLDER --out scores.csv     pictures without labels
     python eval.py VERB --help         all options
 
-Greedy by default. Sets are never pooled; in-domain and out-of-domain means are kept apart. The
-training script compares its stages with the same functions (`nanoaes/evaluation.py`).
+A critique is the greedy one; a score is the expectation of the number behind it, and the figures
+of the numbers written stand beside. Sets are never pooled; in-domain and out-of-domain means are
+kept apart. The training script compares its stages with the same functions
+(`nanoaes/evaluation.py`), by the number written, as the paper reads them.
 """
 
 import nanoaes  # noqa: F401  before torch: see there

@@ -16,8 +16,10 @@ class AskConfig(ModelConfig):
                                "that was trained elsewhere")
     score_range: str = opt("", "LO-HI, such as 1-5: lowest and highest number that the question "
                                "asks for; empty: as the model's folder says, else 0-1")
-    readout: str = opt("greedy", "score: the number written; its expectation; that without a "
-                                 "critique", ("greedy", "expect", "direct"))
+    # Of three seeds of the toy each was read better so (bench/RESULTS.md), and no scores tie.
+    readout: str = opt("expect", "score: the expectation of the number that is written; the number "
+                                 "itself; the expectation without a critique",
+                       ("expect", "greedy", "direct"))
     samples: int = opt(0, "critiques per picture, whose scores are averaged; 0: one", low=0)
 
     def loading(self) -> dict[str, Any]:
@@ -54,6 +56,8 @@ class AskConfig(ModelConfig):
 class EvalConfig(AskConfig, SetsConfig):
     """Score test sets with a checkpoint: agreement with people, choices among pictures, themes.
 
+    By default a score is the expectation of the number that the reply states; the figures of the
+    numbers themselves stand beside it.
     An evaluation that was cut off goes on where it was when the same is started again.
     """
 
@@ -62,7 +66,7 @@ class EvalConfig(AskConfig, SetsConfig):
     test_ood: str = opt("", "out-of-domain test sets; empty: the toy's two")
     out: str = opt("", "result as JSON, predictions and report beside it; empty: MODEL/eval.json, "
                        "of a hub name RUN/NAME/eval.json")
-    temperature: float = opt(0.0, "0: greedy; else sampled", low=0)
+    temperature: float = opt(0.0, "of the critique; 0: greedy; else sampled", low=0)
     calibrate: str = opt("", "a few pictures with labels of your own, csv:FILE@LO-HI: also tells "
                              "the figures of scores that are mapped to such labels")
 
@@ -83,10 +87,6 @@ class ScoreConfig(AskConfig):
     paths: tuple[str, ...] = words("files, folders (all below them), @LIST (a file of names), or - "
                                    "for names on stdin")
     model: str = opt("", "Hugging Face folder or hub name; empty: RUN/rapo")
-    # Of three seeds of the toy each was read better so (bench/RESULTS.md), and no scores tie.
-    readout: str = opt("expect", "score: the expectation of the number that is written; the number "
-                                 "itself; the expectation without a critique",
-                       ("expect", "greedy", "direct"))
     out: str = opt("", "all scores: FILE.jsonl, to which each command adds; or FILE.csv, this "
                        "command's, with a FILE.jsonl beside it; empty: RUN/scores.jsonl")
     top: int = opt(0, "look at the best so many only; 0: all", low=0)

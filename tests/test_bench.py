@@ -1,6 +1,7 @@
 """eval.py bench: what is asked once is kept, the same by any number of processes; files, themes."""
 
 import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -17,7 +18,8 @@ from nanoaes.datasets import Example
 from nanoaes.errors import Stopped, UserError
 from nanoaes.metrics import evaluate
 from nanoaes.predictions import beside, check_writable, digest, read_items
-from nanoaes.verbs import EvalConfig
+from nanoaes.scorer import Scorer
+from nanoaes.verbs import EvalConfig, ScoreConfig
 
 ROOT = Path(__file__).parent.parent
 N = 9
@@ -61,11 +63,17 @@ def asked(monkeypatch) -> list[int]:
 
 
 def options(album: Path, out: Path, **more) -> EvalConfig:
-    """One picture at a time."""
+    """One picture at a time, by the number written: an untrained model writes none to weigh."""
     return EvalConfig(**{"run": str(out.parent), "model": str(album / "model"), "device": "cpu",
                          "test_in": f"csv:{album / 'a.csv'}@1-5", "out": str(out),
-                         "test_ood": f"csv:{album / 'b.csv'}@1-5",
+                         "test_ood": f"csv:{album / 'b.csv'}@1-5", "readout": "greedy",
                          "tokens_per_micro_batch": 1, **more})
+
+
+def test_a_score_is_an_expectation_wherever_none_is_asked_for() -> None:
+    asked = [EvalConfig().readout, ScoreConfig().readout, evaluation.CHOSEN_BY,
+             inspect.signature(Scorer).parameters["readout"].default]
+    assert asked == ["expect"] * 4
 
 
 def test_what_was_cut_off_goes_on(album: Path, tmp_path: Path, readable, asked: list[int],

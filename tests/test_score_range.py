@@ -107,7 +107,7 @@ def test_an_evaluation_asks_and_reads_so(tmp_path: Path, capsys) -> None:
         decoding = results[more[1]]["decoding"]
         assert decoding["prompt"] == "Rate it from 1 to 5." and decoding["score_range"] == [1, 5]
     assert [(r["decoding"]["readout"], r["decoding"]["samples"], r["decoding"]["temperature"])
-            for r in results.values()] == [("direct", 0, 0), ("expect", 0, 0), ("greedy", 2, 1)]
+            for r in results.values()] == [("direct", 0, 0), ("expect", 0, 0), ("expect", 2, 1)]
     metrics = results["direct"]["sets"]["t"]["metrics"]
     assert metrics["distinct"] == 4 and metrics["ties"] == 0 and metrics["parse_fail"] == 0
     assert results["expect"]["sets"]["t"]["metrics"]["parse_fail"] == 4  # untrained
