@@ -129,6 +129,10 @@ def moved(images: list[str], pred: list[list[float | None]], truth: np.ndarray) 
 def lines(result: dict) -> list[str]:
     """For a terminal."""
     out = [f"A {result['a']['file']}", f"B {result['b']['file']}"]
+    read = [(result[one]["about"] or {}).get("readout") for one in "ab"]
+    if read[0] != read[1]:
+        out.append("read differently (A {}, B {}): a part of the difference is the readout's, not "
+                   "the model's".format(*(how or "unknown" for how in read)))
     for name, part in result["sets"].items():
         out += ["", f"{name}: {part['n']:,} pictures in both, {part['only_a']:,} only in A, "
                     f"{part['only_b']:,} only in B; unreadable {part['unreadable_a']:,} and "

@@ -143,6 +143,15 @@ def test_the_verb_prints_and_writes(files: tuple[Path, Path], tmp_path: Path, ca
     assert re.search(r"\n  rmse +\.\d{4} +\.\d{4} +-0\.\d{4}  \[-0\.\d{4}, [-+]0\.\d{4}\]", text)
 
 
+def test_readouts_that_differ_are_named(files: tuple[Path, Path]) -> None:
+    """Read by expectation the same model scores better: that is no better model."""
+    assert not any("read differently" in line for line in paired.lines(paired.compared(*files)))
+    _, _, rest = files[1].read_text().partition("\n")
+    files[1].write_text(json.dumps({"about": {"readout": "expect"}}) + "\n" + rest)
+    text = "\n".join(paired.lines(paired.compared(*files)))
+    assert "read differently (A unknown, B expect)" in text
+
+
 @pytest.mark.parametrize("key, ci, verdict", [
     ("plcc", [0.1, 0.2], "B"), ("plcc", [-0.2, -0.1], "A"), ("mae", [0.1, 0.2], "A"),
     ("mae", [-0.2, -0.1], "B"), ("mae", [-0.1, 0.1], "")])

@@ -228,3 +228,14 @@ def test_a_page_of_one_benchmark(tmp_path, evals):
     share = one["sets"]["AADB"]["choices"]["best_of_4"]
     assert f"{share:.4f}".replace("0.", ".") + "<small>[" in text
     assert text.count("<h3><bdi>AVA</bdi></h3>") == 1  # AADB has no themes
+
+
+@pytest.mark.parametrize("ways, said", [
+    (["greedy"] * 3, [True, False]), (["expect"] * 3, [False, True]), ([None] * 3, [False, False]),
+    (["greedy", "greedy", "expect"], [True, True])])
+def test_the_table_says_how_scores_are_read(tmp_path, evals, ways, said):
+    for stage, way in zip(evals.values(), ways, strict=True):
+        stage["decoding"]["readout"] = way
+    text = page(tmp_path, "A run", [], evals, {}, [])
+    assert [words in text for words in ("Scores are the numbers written.",
+                                        "Scores are the expectations of the numbers")] == said

@@ -28,6 +28,9 @@ SHARES = {"unreadable": unreadable, "cut off": cut_share}
 MADE_WORLD = ("A small made world: the photographs are drawn by a program that knows how good each "
               "one is, and a tiny model learns to judge them. The sets bear the names of the real "
               "ones whose file formats they imitate; no figure here compares with the paper's.")
+READ_BY = {"greedy": "Scores are the numbers written.",
+           "expect": "Scores are the expectations of the numbers written.",
+           "direct": "Scores are the expectations of numbers without a critique."}
 REAL_WORLD = "How well a model's judgement of beauty agrees with people's."
 
 
@@ -93,6 +96,8 @@ def _results(evals: dict[str, dict]) -> str:
     if len(stages) > 1:
         rows += _gain_row(stages, evals, domains, len(shares))
     note = " Cut off: answers that reached the length limit." if "cut off" in shares else ""
+    ways = {result.get("decoding", {}).get("readout") for result in evals.values()}
+    note += "".join(f" {READ_BY[way]}" for way in sorted(ways & READ_BY.keys()))
     return (f'{_tiles(evals)}<section><h2>Agreement with people</h2>'
             f'<div class="scroll"><table><thead><tr><th>PLCC<small>SRCC</small></th>{heads}'
             f'</tr></thead><tbody>{rows}</tbody></table></div><p class="note">'
