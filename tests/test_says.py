@@ -1,0 +1,90 @@
+"""What a critique says, held against critiques that were read and labelled by hand.
+
+A line of the two files is `DIMENSIONS SIDES LEVEL LANGUAGE: critique`: L, M, C, K, E for the
+dimensions in their order, + for praise, - for criticism, 0 bad, 1 fair, 2 good as the closing
+judgement; a dot is none. `says.txt` is what the words were chosen for; `says_unseen.txt` was
+written when they were, and no word was changed for it. Both are by the hand that chose the words.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from nanoaes.language import language
+from nanoaes.prompt import DIMENSIONS
+from nanoaes.says import closing, sides, spoken
+
+LETTERS = dict(zip("LMCKE", DIMENSIONS, strict=True))
+
+
+def shares(file: str) -> tuple[dict[str, float], list[str]]:
+    """Share that is right, by property, and what is wrong."""
+    right, n, wrong = Counter(), Counter(), []
+    for line in (Path(__file__).parent / file).read_text(encoding="utf-8").splitlines():
+        head, text = line.split(": ", 1)
+        letters, signs, level, code = head.split()
+        checks = [("language", language(text) or "xx", code)]
+        if code == "en":
+            said, judged = spoken(text), closing(text)
+            checks += [(name, name in said, letter in letters) for letter, name in LETTERS.items()]
+            checks += [(name, found, sign in signs) for name, found, sign in
+                       zip(("praise", "criticism"), sides(text), "+-", strict=True)]
+            checks += [("level", "." if judged is None else str(judged), level)]
+        for name, found, truth in checks:
+            n[name] += 1
+            right[name] += found == truth
+            if found != truth:
+                wrong.append(f"{name} {found}, not {truth}: {text}")
+    return {name: right[name] / n[name] for name in n}, wrong
+
+
+def test_critiques_that_the_words_were_chosen_for() -> None:
+    found, wrong = shares("says.txt")
+    assert len(found) == 9 and min(found.values()) >= 0.93, (found, wrong)
+
+
+def test_critiques_that_were_written_later() -> None:
+    found, wrong = shares("says_unseen.txt")
+    assert len(found) == 9 and min(found.values()) >= 0.8, (found, wrong)
+
+
+@pytest.mark.parametrize("text, said", [
+    ("flat light, calm mood, lopsided composition, rich color, harsh exposure: a weak picture.",
+     "LMCKE"), ("A lighthouse delights and slightly highlights the harbour.", ""),
+    ("By contrast, a light touch.", ""), ("In light of this, the white balance is off.", "K"),
+    ("Light blue curtains.", ""), ("The light blues of dawn.", "LK"), ("", ""),
+    ("Highlights are gone.", "E"), ("She highlights the text.", ""), ("Red against green.", "K")])
+def test_a_word_is_not_taken_for_another(text: str, said: str) -> None:
+    assert spoken(text) == tuple(LETTERS[letter] for letter in said)
+
+
+@pytest.mark.parametrize("text, praised, blamed", [
+    ("It is not flat.", True, False), ("No clutter here.", True, False),
+    ("It never distracts.", True, False), ("It lacks depth.", False, True),
+    ("There is hardly a distracting twig.", True, False), ("It isn't beautiful.", False, True),
+    ("Not only beautiful.", True, False), ("No doubt it is beautiful.", True, False),
+    ("It is not loud, but beautiful.", True, False), ("Too bright.", False, True),
+    ("Two boats and a pier.", False, False), ("", False, False),
+    ("The uncluttered frame.", False, False), ("An unflattering angle.", False, True)])
+def test_a_negation_counts_for_the_other_side(text: str, praised: bool, blamed: bool) -> None:
+    assert sides(text) == (praised, blamed)
+
+
+@pytest.mark.parametrize("text, level", [
+    ("Soft light: a weak picture.", 0), ("Soft light: a fair picture.", 1),
+    ("Flat light: a strong picture.", 2), ("Not a bad picture.", 1), ("Not a good picture.", 0),
+    ("Despite its weak light, a strong picture.", 2), ("A good picture, nothing more.", 1),
+    ("A strong start. The fence is in the way.", None), ("Weak light. A strong picture.", 2),
+    ("**Overall:** excellent", 2), ("Neither good nor bad.", 1), ("", None), ("…", None)])
+def test_the_last_sentence_judges(text: str, level: int | None) -> None:
+    assert closing(text) == level
+
+
+@pytest.mark.parametrize("text, code", [
+    ("The bokeh and the chiaroscuro of Il Gesù are superb, contre-jour at its best.", "en"),
+    ("The peaks of 黄山 rise in the mist and the light is soft.", "en"), ("", ""), ("123 ★", ""),
+    ("soft light, quiet mood, tilted composition, rich color, uneven exposure: a fair picture.",
+     "en"), ("Het licht is zacht en de sfeer is rustig.", "nl"), ("Zażółć gęślą jaźń", "")])
+def test_a_name_does_not_change_the_language(text: str, code: str) -> None:
+    assert language(text) == code
