@@ -12,6 +12,7 @@ from nanoaes import choices
 from nanoaes.datasets import Example, Sets
 from nanoaes.metrics import evaluate, percent, short
 from nanoaes.prompt import parse_score
+from nanoaes.quality import add_quality
 
 FLAT = 1e-6  # a slope below this is the bound 0
 FIGURES = ("plcc", "srcc", "krcc", "rmse", "mae")
@@ -20,13 +21,14 @@ FIGURES = ("plcc", "srcc", "krcc", "rmse", "mae")
 def add_details(result: dict, sets: Sets, dropped: Counter[str], seed: int,
                 written: tuple[float, float] | None = None) -> None:
     """Per set "expected" (pictures that its list names), "choices", "themes" (those that its
-    pictures have: their metrics), and KRCC's interval.
+    pictures have: their metrics), "critiques" (`quality.py`) and KRCC's interval.
 
     Args:
         dropped: pictures of each set that could not be read.
         written: the range of the numbers in the replies, where scores are their expectations: adds
             "written", the metrics of the numbers themselves.
     """
+    add_quality(result, seed)
     for name, part in result["sets"].items():
         examples, items = sets[name][1], part["items"]
         pred, truth = [i["pred"] for i in items], [i["truth"] for i in items]
@@ -61,6 +63,7 @@ def lines(name: str, part: dict) -> list[str]:
         found.append("  by the numbers written: " + ", ".join(
             f"{key.upper()} {figure(w, key)}" for key in ("plcc", "srcc")) +
             f", {w['distinct']:,} distinct scores, {percent(w['ties'])} of pairs tied")
+    found += critiques(part.get("critiques"))
     if any(m[key] is None for key in FIGURES):
         found.append(f"  undefined: {reason(part['items'])}")
     ranked = sorted((t["srcc"], theme) for theme, t in part["themes"].items()
@@ -69,6 +72,17 @@ def lines(name: str, part: dict) -> list[str]:
         ends = " to ".join(f"{theme} {short(srcc)}" for srcc, theme in (ranked[0], ranked[-1]))
         found.append(f"  themes: {len(part['themes'])}, SRCC from {ends}; all in the report")
     return found
+
+
+def critiques(of: dict | None) -> list[str]:
+    """What the critiques are worth, in a line; none where none were written."""
+    if not of:
+        return []
+    right = f", named qualities right {percent(of['right'])}" if "right" in of else ""
+    return [f"  critiques: judge as people do {figure(of, 'level')}, as they score themselves "
+            f"{figure(of, 'consistent')}, dimensions {of['coverage']:.2f} of 5, praise and "
+            f"criticism {percent(of['both'])}, repetition {short(of['repetition'])}, "
+            f"words {of['words']:.0f}{right}"]
 
 
 def figure(of: dict, key: str) -> str:

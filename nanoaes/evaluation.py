@@ -27,6 +27,7 @@ from nanoaes.parallel import by_first, everyone, first, share
 from nanoaes.predictions import Item, Log
 from nanoaes.progress import progress, say
 from nanoaes.prompt import parse_score
+from nanoaes.quality import add_quality, means
 from nanoaes.readout import Reading, Score, batches, read
 from nanoaes.runs import keep_going
 from nanoaes.sampler import by_dataset
@@ -121,6 +122,7 @@ def compare_stages(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: P
         vlm = load_whole(path, cfg)
         evals[name] = {"checkpoint": str(path), **evaluate_sets(
             vlm, tests, label=f"test: {name}", seed=cfg.seed, tokens=cfg.tokens_per_micro_batch)}
+        add_quality(evals[name], cfg.seed)
         with keep_going(f"the evaluation of {name}", say):
             if first():
                 write_json(run / f"eval_{name.replace(' ', '_')}.json", evals[name])
@@ -244,7 +246,7 @@ class Best:
         self.seconds += time.perf_counter() - begun
         return {"eval_plcc": mean["plcc"], "eval_srcc": mean["srcc"],
                 "eval_plcc_written": numbers["plcc"], "eval_srcc_written": numbers["srcc"],
-                "eval_score": score}, score
+                "eval_score": score, **means(found["sets"])}, score
 
     def share(self) -> float:
         """Of the time since the run began, what looking at held-out pictures took."""

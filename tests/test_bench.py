@@ -203,7 +203,8 @@ def one_set(pred: list[float | None], themes: list[str]) -> tuple[dict, dict]:
     n = len(pred)
     examples = [Example(Path(f"{i}.png"), i / n, None, "s", (0.0, 1.0), theme)
                 for i, theme in enumerate(themes)]
-    items = [{"image": f"{i}.png", "truth": i / n, "pred": p} for i, p in enumerate(pred)]
+    items = [{"image": f"{i}.png", "truth": i / n, "pred": p, "text": ""}
+             for i, p in enumerate(pred)]
     metrics = evaluate(pred, [i / n for i in range(n)], cut=[False] * n)
     return {"sets": {"s": {"items": items, "metrics": metrics}}}, {"s": ("in", examples)}
 

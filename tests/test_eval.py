@@ -13,6 +13,7 @@ from nanoaes.datasets import Example
 from nanoaes.images import load_image
 from nanoaes.metrics import domain_means, evaluate
 from nanoaes.prompt import parse_score
+from nanoaes.quality import add_quality
 from nanoaes.readout import Reading, Score
 from nanoaes.rollout import cached, rollout
 from nanoaes.sampling import uniforms
@@ -117,7 +118,9 @@ def test_every_stage_gives_its_own_answers(album: list[Example], tmp_path: Path)
         model.asking = dataclasses.replace(model.asking, max_new_tokens=ROOM)
         stages[name] = tmp_path / str(seed)
         model.save(stages[name])
-        want[name] = evaluation.evaluate_sets(model, sets, label="test")["sets"]
+        result = evaluation.evaluate_sets(model, sets, label="test")
+        add_quality(result, 0)
+        want[name] = result["sets"]
     got = evaluation.compare_stages(stages, sets, RAPOConfig(device="cpu"), tmp_path)
     assert {name: result["sets"] for name, result in got.items()} == want
     assert want["cold start"] != want["RAPO"]

@@ -51,6 +51,14 @@ EFFORT = (  # shown where a run has recorded them
         "An update is skipped where the loss or a gradient is not finite.")),
 )
 
+CRITIQUES = (  # of the held-out pictures, where a run has recorded them
+    Curve("Held-out critiques, shares", {
+        "eval_level": "judge as people", "eval_consistent": "judge as they score",
+        "eval_both": "praise and criticise", "eval_repetition": "repetition"}, sparse=True),
+    Curve("Held-out critiques, dimensions", {"eval_coverage": "spoken of, of 5"}, sparse=True),
+    Curve("Held-out critiques, length", {"eval_words": "words"}, sparse=True),
+)
+
 
 def training(history: list[dict]) -> str:
     """Small multiples over steps."""
@@ -61,9 +69,15 @@ def training(history: list[dict]) -> str:
 
 def effort(history: list[dict]) -> str:
     """The same of seconds, speed and memory; nothing where none was recorded."""
+    curves = recorded(EFFORT, history)
+    return f"<section><h2>Time and memory</h2>{curves}</section>" if curves else ""
+
+
+def recorded(curves: Sequence[Curve], history: list[dict]) -> str:
+    """Those charts that have something to show."""
     rows = _merged(history)
-    curves = [c for c in EFFORT if any(known(row.get(key)) for row in rows for key in c.keys)]
-    return f"<section><h2>Time and memory</h2>{_grid(curves, rows)}</section>" if curves else ""
+    some = [c for c in curves if any(known(row.get(key)) for row in rows for key in c.keys)]
+    return _grid(some, rows) if some else ""
 
 
 def _merged(history: list[dict]) -> list[dict]:

@@ -20,6 +20,7 @@ from nanoaes.page.breakdown import breakdown
 from nanoaes.page.charts import known
 from nanoaes.page.curves import effort, training
 from nanoaes.page.gallery import gallery
+from nanoaes.page.quality import quality
 from nanoaes.page.style import STYLE
 from nanoaes.page.text import block, inline, plain
 
@@ -46,7 +47,8 @@ def write_report(path: str | os.PathLike, title: str, history: list[dict],
         evals: stage name -> {"checkpoint", "decoding", "sets": {name: {"domain": "in" | "ood",
             "metrics": as `evaluate` returns, "items": [{"image", "truth", "pred", "text"}]}},
             "mean": as `domain_means` returns}. First the backbone, last the final model. Metrics
-            may lack "cut", the number of answers that reached the length limit.
+            may lack "cut", the number of answers that reached the length limit, and a result
+            "critiques" (`quality.py`).
         config: the run's settings; without sets of one's own the page says that its world is a
             made one.
         notes: sentences for the reader, shown at the end.
@@ -61,8 +63,9 @@ def write_report(path: str | os.PathLike, title: str, history: list[dict],
     head = (f'<header><div class="over">nanoaes · report</div><h1>{inline(title)}</h1>'
             f'<p class="lede">{MADE_WORLD if made else REAL_WORLD}</p></header>')
     body = [head, _running(history, steps) if steps and not evals else _results(evals),
-            breakdown(evals), training(history) if history else "", effort(history), told(answers),
-            _distributions(evals), gallery(evals), _appendix(evals, config, notes)]
+            breakdown(evals), training(history) if history else "", quality(evals, history),
+            effort(history), told(answers), _distributions(evals), gallery(evals),
+            _appendix(evals, config, notes)]
     page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{plain(title)}'
             '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<style>{STYLE}</style></head><body><main>{"".join(body)}</main></body></html>')

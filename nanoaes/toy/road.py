@@ -19,8 +19,20 @@ def sets(world: Path, seed: int | None) -> tuple[str, str, str]:
 
 
 def remark(result: dict, world: Path) -> str:
-    """Of one stage's evaluation: how many dimensions its critiques name, and how many rightly."""
-    items = [item for part in result["sets"].values() for item in part["items"]]
-    named, right = critique_quality([i["text"] for i in items], [Path(i["image"]) for i in items],
-                                    read_attributes(world))
+    """Of one stage's evaluation: how many dimensions its critiques name, and how many rightly.
+
+    Adds "right", the share of the latter, to each set's figures of its critiques and their mean.
+    """
+    notes, parts = read_attributes(world), list(result["sets"].values())
+    for part in parts:
+        if part["critiques"]:
+            part["critiques"]["right"] = quality_of(part["items"], notes)[1]
+    if rights := [part["critiques"]["right"] for part in parts if part["critiques"]]:
+        result["critiques"]["right"] = sum(rights) / len(rights)
+    named, right = quality_of([item for part in parts for item in part["items"]], notes)
     return f"critiques name {named:.1f} of 5 dimensions, {right:.0%} of them rightly"
+
+
+def quality_of(items: list[dict], notes: dict[Path, list[int]]) -> tuple[float, float]:
+    """`critique_quality` of an evaluation's items."""
+    return critique_quality([i["text"] for i in items], [Path(i["image"]) for i in items], notes)
