@@ -42,7 +42,8 @@ def add_quality(result: dict, seed: int) -> None:
     sets that have some.
     """
     tables = {name: of_each(part["items"]) for name, part in result["sets"].items()}
-    drawn = {name: _drawn(table, seed) for name, table in tables.items()}
+    # Each set has its own draws: the same ones would go up and down together in the mean.
+    drawn = {name: _drawn(table, [seed, i]) for i, (name, table) in enumerate(tables.items())}
     for name, part in result["sets"].items():
         part["critiques"] = _told([tables[name]], [drawn[name]])
     result["critiques"] = _told(list(tables.values()), list(drawn.values()))
@@ -111,17 +112,16 @@ def _mean(values: np.ndarray) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def _drawn(table: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+def _drawn(table: dict[str, np.ndarray], seed: list[int]) -> dict[str, np.ndarray]:
     """(RESAMPLES,) means of each figure over pictures drawn with replacement."""
-    out = {}
+    out, rng = {}, np.random.default_rng(seed)
     for key, values in table.items():
         known = values[~np.isnan(values)]
         if key != "repetition" and len(known):
             # As many of each different value as n draws have: the same, and little at any n.
             kinds, counts = np.unique(known, return_counts=True)
-            rng = np.random.default_rng(seed)
-            out[key] = rng.multinomial(len(known), counts / len(known), RESAMPLES) @ kinds
-            out[key] /= len(known)
+            draws = rng.multinomial(len(known), counts / len(known), RESAMPLES)
+            out[key] = draws @ kinds / len(known)
     return out
 
 

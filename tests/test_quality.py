@@ -61,6 +61,9 @@ def test_the_interval_is_the_binomial_one() -> None:
     assert hi == pytest.approx(0.75 + half, abs=0.006)
     add_quality(again := result(items), seed=0)
     assert again == found
+    add_quality(four := result(*[items] * 4), seed=0)
+    low, high = four["critiques"]["level_ci"]
+    assert high - low == pytest.approx((hi - lo) / 2, rel=0.12)  # the sets' chances are their own
 
 
 def test_repetition_is_the_mean_over_all_batches(monkeypatch) -> None:

@@ -26,7 +26,7 @@ p{max-width:42rem;margin:0 0 1rem}.lede{font-size:1.12rem;color:var(--soft)}
 .over,.tag{font-size:.74rem;letter-spacing:.09em;text-transform:uppercase;color:var(--soft)}
 .running{margin:1.8rem 0;padding:.7rem 0 .7rem 1rem;border-left:3px solid var(--c2);
   color:var(--soft)}.running b{color:var(--ink)}
-.note,.none{font-size:.88rem;color:var(--soft)}
+.note,.none{font-size:.88rem;color:var(--soft)}.note+.grid{margin-top:1.8rem}
 .tag{margin-left:.6rem;font-weight:400;white-space:nowrap}
 .grid{display:grid;gap:2.4rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr))}
 .tiles{display:grid;gap:1.6rem;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));
