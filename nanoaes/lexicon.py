@@ -99,7 +99,10 @@ _GOOD = _any(r"""
     convinces thrilling tasteful~ thoughtful~ seductive radiates splendou?r virtuos~ ravishing
     heartfelt fascinat~ outclasses treasure jewel high_standard compliments? credit convince
     impress lasting_impression enthral~ enthral romantic hang_it exhibition wow bravura first_rate
-    treasured grows_on_you ten_times textbook_example masterclass""")
+    treasured grows_on_you ten_times textbook_example masterclass keeper masterstroke superior
+    amazing incredible awesome majestic soulful a_delight a_joy noble majesty first_order
+    highest_order unmatched sensational pristine exhilarating riveting astonishing phenomenal
+    enviable""")
 _FAIR = _any(r"""
     fair average mediocr~ middling ordinary decent~ acceptabl~ adequate~ competent~ passabl~
     reasonabl~ unremarkable so_so okay ok conventional unspectacular unexciting tolerabl~
@@ -110,7 +113,9 @@ _FAIR = _any(r"""
     satisfactory sufficient alright all_right (?:stops?|just|slightly|only_just)_short in_between
     typical usual everyday unambitious not_(?:quite|entirely|fully) enough harmless inoffensive
     safe semi_successful half_hearted neutral commonplace informative familiar not_much_more
-    unsurprising""")
+    unsurprising sound workable so_far_so_good indifferent_quality no_better_nor_worse
+    halfway_there nothing_out_of_the_ordinary generic plain unassuming satisfying_enough
+    good_enough""")
 _BAD = _any(r"""
     weak weaker weakest poor poorly bad badly fail(?:s|ed|ing|ure)? unsuccessful~ disappoint~
     dull~ pointless meaningless forgettable uninspir~ bor(?:ing|edom) careless~ amateurish awful
@@ -126,7 +131,8 @@ _BAD = _any(r"""
     discard~ delete[sd]? irredeemabl~ beyond_(?:saving|rescue|repair) botched worst for_the_bin
     going_for_it least_\w+ mush tedious tiresome unconvincing regrettable not_worth nothing_new
     eyesore inexcusable disaster~ abysmal appalling atrocious lousy crude crass crap rubbish
-    garbage trash junk""")
+    garbage trash junk would_not_keep wouldn.t_keep not_a_keeper unfortunate unremarkably flop dud
+    mishap failure_of laughable embarrassing woeful pitiful miserable unprofessional""")
 _PRAISE = _any(r"""
     poised harmon~ rich~ radiant~ luminous~ sculpt~ carve[sd]? lively storied faithful~
     even_exposure well well-\w+ precis~ exact~ clean~ crisp~ nicely attractive~ pleasing~
@@ -150,7 +156,14 @@ _PRAISE = _any(r"""
     presence pull(?:s|ed)_us attention_to unity fluent melodious economical spontane~
     keeps_(?:its|their|every|all|the) balances(?!_on) glow glows(?!_like) useful pops promising
     intens~ weight_to intelligent plausible legible sensible generat~ treasure cute feast profits?
-    attractive reverent variety depth_to lovely balanced (?<!white_)(?<!white\s)balance""")
+    attractive reverent variety depth_to lovely balanced (?<!white_)(?<!white\s)balance
+    catches_the_eye eye_catching exuberant lends brighten~ flow flows flowing airy expans~
+    spacious grounded anchored rhythm~ compact textured tactile cinematic painterly soulful
+    feels_(?:natural|real|alive) trac(?:es|ing) freezes preserve[sd]? preserves open_shadows
+    legib~ lucid jewel_like velvet silky melod~ eloquent~ suggestive telling memorably hypnotic
+    mood_suits well_placed easily pays reinforces? sustains? supportive maximi[sz]es optimal~
+    separated separation pleasantly unifies coheres sings resonates evocative~ warmly wonderful
+    mellow inspired clear clearly""")
 _BLAME = _any(r"""
     flat~ lopsided~ tilt(?:ed|s) clash~ garish~ clip(?:ped|ping|s) harsh~ mudd~ murky
     clutter(?:ed)? distract~ lack(?:s|ing|ed)? empt(?:y|iness) vacant robs? robbed over-?expos~
@@ -178,8 +191,16 @@ _BLAME = _any(r"""
     un(?!der|it|if|io|iq|iv|usual|til|less|clutter|obtrus|den|forced|fold|mistak|spoil|forget|pretent|disturb|expect|waver|mist|hurried|erring|ob)\w{4,}
     yet_to only_just leaves_(?:little|something|much) no_one weary bland~ tepid insipid anaemic
     anemic work(?:s|ing)?_against too(?=\s\w) chopped blank jammed synthetic adds_nothing
-    nothing_new mid-blink grows_out_of loses_out dim flare wip(?:es|ed)_out half_hidden tinge
-    smeared berserk ugly spread_evenly""")
+    nothing_new mid-blink grows_out_of loses_out flare wip(?:es|ed)_out half_hidden tinge smeared
+    berserk ugly spread_evenly annoy~ irritat~ bothers? bothersome nuisance
+    (?:almost_)?touches_the_(?:border|edge|frame|top|left|right) similar_to leaves_us_cold stale
+    worn formulaic derivative hackneyed copycat seen_(?:it|this)_before ordinary unlovely
+    pulls?_attention_away steals? steal draws_attention_away distracted washed cheesy saccharine
+    mawkish overblown blotch~ patchy uncomfortable ungainly slanted askew leaning tilting
+    off_level cutting slicing amputat~ sliced truncated decapitat~ ghosting fringing moir\w+
+    vignetting haze hazy dirty stained yellowish greenish sallow cold_and aloof unengaging
+    slightly_dark slightly_bright rather_dark dark_corners loss_of lost_in disappears?
+    vanish(?:es)? buried indecisive half_baked unfinished incomplete lopped""")
 
 
 def _whole(pattern: str) -> re.Pattern[str]:

@@ -11,6 +11,7 @@ How often it is right: `tests/test_says.py`.
 """
 
 import re
+from bisect import bisect
 
 from nanoaes.lexicon import BAD, BLAME, FAIR, GOOD, PRAISE, SPEAKS
 
@@ -18,14 +19,15 @@ _SENTENCE = re.compile(r"(?<=[.!?])[\"”’)*]*\s+|\n+")
 _CLAUSE = re.compile(r"[,.;:!?()—–\n]|\b(?:but|yet|however|although|though|while|which|because)\b"
                      r"|\band (?=(?:the|an?|it|its|his|her|there|this|that|they|we|i)\b)")
 _NO = re.compile(
-    r"\b(?:not|neither|no|never|without|nor|hardly|barely|scarcely|nothing|none|nobody|cannot|\w+n['’]t"
-    r"|lack(?:s|ing)?|free (?:of|from)|avoids?|little|fails? to|far from|anything but|less than"
-    r"|rather than|instead of|nowhere|devoid of|short of|too|needs?|in vain for|less|limited|few"
-    r"|nobody|loses?|robs|minimal|scant|insufficient|missing|absence of)\b")
+    r"\b(?:not|neither|no|never|without|nor|hardly|barely|scarcely|nothing|none|nobody|cannot"
+    r"|\w+n['’]t|lack(?:s|ing)?|free (?:of|from)|avoids?|little|fails? to|far from|anything but"
+    r"|less than|rather than|instead of|nowhere|devoid of|short of|too|needs?|in vain for|less"
+    r"|limited|few|loses?|robs|minimal|scant|insufficient|missing|absence of)\b")
 _NO_NO = re.compile(r"\bnot (?:only|just|merely|simply)\b|\bno (?:doubt|wonder|less|lack of)\b"
                     r"|\bnothing (?:short of|but|less than)\b|\ba (?:little|few)\b|\bwhat a\b"
                     r"|\bso (?:little|few) effort\b|\bfew (?:pictures|images|photo\w+)\b"
-                    r"|\ba good deal\b")
+                    r"|\ba good deal\b|\bdoes without\b"
+                    r"|\b(?:do|does|did)(?: not|n['’]t) (?:harm|hurt|diminish|matter)\b")
 _REACH = 5  # a negation reaches so many words ahead, within its clause
 
 _WHOLE = (r"(?:picture|image|photo|photograph|photography|shot|snapshot|snap|capture|work|piece"
@@ -39,7 +41,7 @@ _SUMS_UP = re.compile(
 _CONCEDES = re.compile(
     r"\b(?:despite|in spite of|notwithstanding|although|though|even if|apart from|aside from"
     r"|except for|save for)\b[^,;.]*[,;]?|\bnothing really\b"
-    r"|[^,;.]*\b(?:could|might|would) have (?:been|made)\b[^,;.]*[,;]?")
+    r"|[^,;.]{0,80}\b(?:could|might|would) have (?:been|made)\b[^,;.]*[,;]?")
 _JUDGED = re.compile(
     r"(?P<how>\b(?:(?:not|never|hardly|no|\w+n['’]t) )?(?:an?|this|the|very|is|but|and|or)\b"
     rf"(?: [\w’'-]+,?){{1,7}}?) {_WHOLE}\b")
@@ -108,6 +110,9 @@ def _weigh(clause: str, words: re.Pattern[str]) -> tuple[int, int]:
     if not found:
         return 0, 0
     denials = [m.end() for m in _NO.finditer(clause)]
-    denied = sum(any(end <= m.start() and len(clause[end : m.start()].split()) < _REACH
-                     for end in denials) for m in found)
+    denied = 0
+    for m in found:
+        if before := bisect(denials, m.start()):
+            between = clause[denials[before - 1] : m.start()]
+            denied += len(between.split(None, _REACH)) < _REACH
     return len(found) - denied, denied

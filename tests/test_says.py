@@ -6,6 +6,7 @@ judgement; a dot is none. `says.txt` is what the words were chosen for; `says_un
 written when they were, and no word was changed for it. Both are by the hand that chose the words.
 """
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -88,3 +89,12 @@ def test_the_last_sentence_judges(text: str, level: int | None) -> None:
      "en"), ("Het licht is zacht en de sfeer is rustig.", "nl"), ("Zażółć gęślą jaźń", "")])
 def test_a_name_does_not_change_the_language(text: str, code: str) -> None:
     assert language(text) == code
+
+
+@pytest.mark.parametrize("text", ["a" * 20_000, "not good " * 3000, "a red " * 3000, "x-" * 9000,
+                                  "could have " * 2000, "a good, " * 2500, "n't " * 5000,
+                                  "the very bad and " * 1500, "**" * 9000, "highlights " * 2000])
+def test_a_strange_critique_costs_no_hours(text: str) -> None:
+    begun = time.process_time()
+    spoken(text), sides(text), closing(text), language(text)
+    assert time.process_time() - begun < 5
