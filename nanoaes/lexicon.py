@@ -25,10 +25,11 @@ _LIGHT = _any(r"""
     (?:sun|candle|day|moon|side|twi|window|torch|lamp|fire|front|star|street|top|rim)_?light~
     \w+lit back-?light~ spotlights? shadow~ shaded?(?!_more) chiaroscuro contre-jour flash
     strobes? illuminat~ golden_hour glow(?:s|ing)? shafts beams? sun_rays
-    (?:evening|morning|midday|late|low|noon|setting|harsh|hard|the|of|a)_sun sunbeams?
-    afterglow dusk dawn silhouett~
+    (?:evening|morning|midday|late|low|noon|setting|harsh|hard|the|of|a)_sun sunbeams? afterglow
+    dusk dawn silhouett~
     (?<!in_)(?<!by_)(?<!color_)(?<!colour_)contrast(?:s|y)?(?!_\w+_(?:cold|warm|colou?r))
-    gradation hot_spots? l['’]heure_bleue""")
+    gradation hot_spots? l['’]heure_bleue (?:videographer|studio|desk|table|ceiling)['’]?s?_lamps?
+    sodium_lamps hard_light""")
 _MOOD = _any(r"""
     mood~ atmospher~ story stories storied storytelling narrat\w+ tells?_(?:us|of|a) told tale
     emotion~ feelings?(?!_for) sentiment~ melanchol~ joy~ seren\w+ nostalg~ lonel~ solitude
@@ -40,7 +41,8 @@ _MOOD = _any(r"""
     hints?_at (?<!at_the_)(?<!for_the_)(?<!such_a_)moments? instant heartfelt contempl\w+ silence
     silent gloom~ majest\w+ authentic~ bustl\w+ heartwarming gesture meaningless playful~ dreamy
     dreamlike eerie hope grief tense cosy cozy vitality heart passion~ suspense
-    moves?_(?:me|us|you|one) gaze_is symbol~ metaphor~ convey~""")
+    moves?_(?:me|us|you|one) gaze_is symbol~ metaphor~ convey~ touched emotionally fatigue bored
+    tension(?!_of) expressions?""")
 _COMPOSITION = _any(r"""
     composition~ composed framing framed crop~ cut_(?:off|at) leading_lines? rule_of_thirds
     diagonals? a?symmetr~
@@ -57,14 +59,16 @@ _COMPOSITION = _any(r"""
     (?:of|through|inside|within|fills?|leaves?|enters?|outside)_the_frame the_frame_(?:ends|edge)
     picture_plane spac(?:ing|ed) tangent offset third_line angle_from half_hidden repetition
     patterns? (?:left|right|bottom|top|lower|upper)_(?:third|left|right) gr(?:ows?|owing)_out_of
-    sweeping converg\w+ leaving_the_frame juxtapos\w+ skyline too_much_going_on""")
+    sweeping converg\w+ leaving_the_frame juxtapos\w+ skyline too_much_going_on cut_by
+    in_the_frame leans leaning pose chopped (?:to|from|at)_the_(?:border|edge) room_to""")
 _COLOR = _any(r"""
     colou?r~ hues? palettes? ~saturat\w+ white_balance monochrom~ duotone HUEs sepia complementary
     black_and_white tint~ pastels? chromatic~ toning garish gaudy
     (?:warm|cool|skin|earth|earthy|cold|golden|gr[ae]y|natural)_tones? warm_and_co(?:ld|ol)
     co(?:ld|ol)_and_warm HUE_(?:tones?|cast|accents?) warm_HUE (?:warm|cool)_world
     of_(?:amber|jade|ochre|gold) \w+_tinge reddish bluish greenish yellowish
-    (?P<hue>HUE)\b[^.;]{0,80}\b(?!(?P=hue))HUE(?!_flowers)""")
+    (?P<hue>HUE)\b[^.;]{0,80}\b(?!(?P=hue))HUE(?!_flowers) sugary screaming_HUE navy
+    turned_HUE(?!_eyes)""")
 _EXPOSURE = _any(r"""
     ~-?expos(?:ure~|ed) blown(?:_out)? clip(?:ped|ping) burn(?:t|ed)_?(?:out)? dynamic_range
     tonal_(?:range|values?|scale|distribution) tonality mid-?tones? histogram too_(?:dark|bright)
@@ -77,7 +81,8 @@ _EXPOSURE = _any(r"""
     (?:\w+|,)_highlights?(?!_(?:the|a|an|his|her|its|their|how|that|this)\b)
     highlights_(?:are|is|survive|hold|keep|remain|clip|on|in|of) stops?_too hdr tone-?mapp\w+
     nearly_washed_out keeps_both
-    (?:retains?|keeps?|holds?|kept|retained)_(?:\w+_){0,2}(?:texture|detail)~""")
+    (?:retains?|keeps?|holds?|kept|retained)_(?:\w+_){0,2}(?:texture|detail)~ exposing
+    about_to_clip no_detail""")
 _GOOD = _any(r"""
     strong stronger strongest excel~ outstanding superb~ brilliant~ master(?:ful~|ly|y|piece)
     wonder(?:ful~)? beautiful~ beauty gorgeous~ stunning~ breathtaking~ remarkabl~ impressive~
@@ -102,7 +107,7 @@ _GOOD = _any(r"""
     treasured grows_on_you ten_times textbook_example masterclass keeper masterstroke superior
     amazing incredible awesome majestic soulful a_delight a_joy noble majesty first_order
     highest_order unmatched sensational pristine exhilarating riveting astonishing phenomenal
-    enviable""")
+    enviable deserves?""")
 _FAIR = _any(r"""
     fair average mediocr~ middling ordinary decent~ acceptabl~ adequate~ competent~ passabl~
     reasonabl~ unremarkable so_so okay ok conventional unspectacular unexciting tolerabl~
@@ -132,7 +137,8 @@ _BAD = _any(r"""
     going_for_it least_\w+ mush tedious tiresome unconvincing regrettable not_worth nothing_new
     eyesore inexcusable disaster~ abysmal appalling atrocious lousy crude crass crap rubbish
     garbage trash junk would_not_keep wouldn.t_keep not_a_keeper unfortunate unremarkably flop dud
-    mishap failure_of laughable embarrassing woeful pitiful miserable unprofessional""")
+    mishap failure_of laughable embarrassing woeful pitiful miserable unprofessional
+    does_not_come_off (?:doesn.t|don.t)_come_off not_deserve deserves?_no""")
 _PRAISE = _any(r"""
     poised harmon~ rich~ radiant~ luminous~ sculpt~ carve[sd]? lively storied faithful~
     even_exposure well well-\w+ precis~ exact~ clean~ crisp~ nicely attractive~ pleasing~
@@ -163,7 +169,10 @@ _PRAISE = _any(r"""
     legib~ lucid jewel_like velvet silky melod~ eloquent~ suggestive telling memorably hypnotic
     mood_suits well_placed easily pays reinforces? sustains? supportive maximi[sz]es optimal~
     separated separation pleasantly unifies coheres sings resonates evocative~ warmly wonderful
-    mellow inspired clear clearly""")
+    mellow inspired clear clearly room_to mastered contagious fresh pure secrets shine[sd]?
+    thrives? supplies say_everything says_everything works_well draws_us right_decision
+    without_fault ingredients rare rewarding_to helps_the plays_well delivers? accent_(?:on|of)
+    good_use clever_use meaningful contributes? complement~ credible succeed~""")
 _BLAME = _any(r"""
     flat~ lopsided~ tilt(?:ed|s) clash~ garish~ clip(?:ped|ping|s) harsh~ mudd~ murky
     clutter(?:ed)? distract~ lack(?:s|ing|ed)? empt(?:y|iness) vacant robs? robbed over-?expos~
@@ -174,14 +183,14 @@ _BLAME = _any(r"""
     gaudy sickly drab~ static monoton~ repetiti~ compet(?:es|ing|ition) fights? struggle[sd]?
     los[et] loses losing predictabl~ overly superfluous disturb~ detract~ undermin~ hinder~
     suffer~ superficial impersonal indifferent generic obscure[sd]? imbalance~ skewed crooked
-    slop(?:es|ing) uneasy strained uneven excess~ overdone heavy_handed wish(?:es|ed)?
-    could_(?:be|have) would_(?:help|have|be|gain|benefit) should_(?:be|have) might_(?:have|better)
+    slop(?:es|ing) uneasy strained uneven overdone heavy_handed wish(?:es|ed)? could_(?:be|have)
+    would_(?:help|have|be|gain|benefit) should_(?:be|have) might_(?:have|better)
     less_(?:fortunate|convincing|successful|so) accidental~ plonked alas wrong~ incorrect~ errors?
     tired sad vain kitsch~ drifts? undecided merg(?:es|ing) growing_out_of bluish cast limited
     nothing_happens nowhere stray intru~ interrupt~ jarring~ conflict~ weighs? overpower~
     overwhelm~ drown~ swallow~ invisibl~ hides? banal mechanical~ dreary gloomy halos painful~
     radioactive wears?_thin mar(?:s|red) blemish~ reservation defects? squeez~ squashed sinks?
-    bare intersects? merely missing absen~ hot_spots? slightly_hot a_(?:little|touch|bit|shade)
+    intersects? merely missing absen~ hot_spots? slightly_hot a_(?:little|touch|bit|shade)
     withhold~ spoil~ tangled bisects? slack heavy clums~ abrupt~ half_closed shaky poor~ ill_\w+
     reduced_to artefacts? artifacts? banding halo smear~ smudg~ gimmick~ overused overcook~ oddly
     odd rigid~ dated hampers? dilut~ fragment~ disconnect~ disjoint~ disrupt~ dissonan~ discord~
@@ -200,7 +209,11 @@ _BLAME = _any(r"""
     off_level cutting slicing amputat~ sliced truncated decapitat~ ghosting fringing moir\w+
     vignetting haze hazy dirty stained yellowish greenish sallow cold_and aloof unengaging
     slightly_dark slightly_bright rather_dark dark_corners loss_of lost_in disappears?
-    vanish(?:es)? buried indecisive half_baked unfinished incomplete lopped""")
+    vanish(?:es)? buried indecisive half_baked unfinished incomplete lopped kills? killed
+    do_without outside_the_frame eyesore boosted screaming sugary manipulat~ bored faulty loose
+    enters_from leans to_the_point_of at_the_expense so_close_to hardly_any
+    a_lot_of_(?:noise|clutter|grain) sleepy burdened afraid hit-and-miss better_to noticeabl~
+    however_minor cardboard excessive~ bare_(?:foreground|background|left|right)""")
 
 
 def _whole(pattern: str) -> re.Pattern[str]:

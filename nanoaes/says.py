@@ -7,7 +7,7 @@
 English only. A word counts, its sense does not: irony is taken at its word. A word behind a
 negation ("not flat", "never distracts", "lacks depth", "no clutter") counts for the other side.
 Left out: what is implied only ("you can hear the sea" speaks of a mood without a word for one).
-How often it is right: `tests/test_says.py`.
+How often it is right: `bench/says.py`.
 """
 
 import re
@@ -32,7 +32,7 @@ _REACH = 5  # a negation reaches so many words ahead, within its clause
 
 _WHOLE = (r"(?:picture|image|photo|photograph|photography|shot|snapshot|snap|capture|work|piece"
           r"|attempt|effort|study|portrait|landscape|abstraction|treatment|scene|view|still life"
-          r"|result|outcome|record|example|composition|frame)")
+          r"|result|outcome|record|example)")
 _SUMS_UP = re.compile(
     r"\b(?:overall|all in all|all told|on the whole|as a whole|altogether|in the end|in conclusion"
     r"|to conclude|in sum|in summary|in short|taken together|by any measure|ultimately|verdict"
@@ -41,7 +41,8 @@ _SUMS_UP = re.compile(
 _CONCEDES = re.compile(
     r"\b(?:despite|in spite of|notwithstanding|although|though|even if|apart from|aside from"
     r"|except for|save for)\b[^,;.]*[,;]?|\bnothing really\b"
-    r"|[^,;.]{0,80}\b(?:could|might|would) have (?:been|made)\b[^,;.]*[,;]?")
+    r"|[^,;.]{0,80}\b(?:could|might|would) have (?:been|made)\b[^,;.]*[,;]?"
+    r"|\b(?:that|which) (?:could|would|might) (?:benefit|profit|gain)\b[^;.]*")
 _JUDGED = re.compile(
     r"(?P<how>\b(?:(?:not|never|hardly|no|\w+n['’]t) )?(?:an?|this|the|very|is|but|and|or)\b"
     rf"(?: [\w’'-]+,?){{1,7}}?) {_WHOLE}\b")
@@ -72,7 +73,10 @@ def closing(critique: str) -> int | None:
         return None
     last = re.sub(r"[*_#]", "", said[-1])
     if spoken(last) and not (_SUMS_UP.search(last) or len(last.split()) <= _SHORT):
-        return None  # it is of a part of the picture
+        # It is of a part of the picture; but "Soft light, fine colors, wonderful!"
+        last = re.split("[,:;–—]", last)[-1]
+        if spoken(last) or len(last.split()) > _SHORT:
+            return None
     core = _CONCEDES.sub(" ", last)
     of_whole = [(level, core[m.end():]) for m in _JUDGED.finditer(core)
                 if (level := _mean(m["how"], wide=True)) is not None]

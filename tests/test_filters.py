@@ -48,6 +48,11 @@ def test_repeats_are_those_of_all_pairs(texts: list[str]) -> None:
     assert repeats(texts) == by_all_pairs(texts)
 
 
+def test_of_a_chain_the_ends_are_both_kept() -> None:
+    words = [f"w{i}" for i in range(16)]
+    assert repeats([" ".join(words[i : i + 12]) for i in (0, 2, 4)]) == [None, 0, None]
+
+
 def test_case_and_marks_make_no_difference() -> None:
     other = GOOD.replace("calm", "quiet").upper().replace(".", "!")
     assert repeats([GOOD, "Another one.", other, GOOD]) == [None, None, 0, 0]

@@ -24,12 +24,12 @@ def result(*sets: list[dict]) -> dict:
 
 
 def test_each_figure_by_hand() -> None:
-    items = [item(RICH), item(RICH, truth=0.3), item("A weak picture.", truth=0.39, pred=0.4),
-             item("Flat light.", truth=0.1, pred=None)]
+    items = [item(RICH), item(RICH, truth=0.3, pred=0.5),
+             item("A weak picture.", truth=0.39, pred=0.4), item("Flat light.", truth=0.1, pred=None)]
     add_quality(found := result(items), seed=0)
     of_set = found["sets"]["set 0"]["critiques"]
     assert of_set["level"] == 2 / 4  # the first and the third; the last one does not judge
-    assert of_set["consistent"] == 2 / 3  # of those with a score
+    assert of_set["consistent"] == 1 / 3  # of those with a score
     assert of_set["coverage"] == (5 + 5 + 0 + 1) / 4 and of_set["both"] == 2 / 4
     assert of_set["words"] == (2 * len(RICH.split()) + 3 + 2) / 4
     assert of_set["repetition"] == 2 / 4  # two are alike, two stand alone

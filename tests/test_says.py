@@ -1,53 +1,32 @@
-"""What a critique says, held against critiques that were read and labelled by hand.
+"""What a critique says, held against critiques that were read and labelled by hand."""
 
-A line of the two files is `DIMENSIONS SIDES LEVEL LANGUAGE: critique`: L, M, C, K, E for the
-dimensions in their order, + for praise, - for criticism, 0 bad, 1 fair, 2 good as the closing
-judgement; a dot is none. `says.txt` is what the words were chosen for; `says_unseen.txt` was
-written when they were, and no word was changed for it. Both are by the hand that chose the words.
-"""
-
+import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from nanoaes.language import language
-from nanoaes.prompt import DIMENSIONS
 from nanoaes.says import closing, sides, spoken
 
-LETTERS = dict(zip("LMCKE", DIMENSIONS, strict=True))
-
-
-def shares(file: str) -> tuple[dict[str, float], list[str]]:
-    """Share that is right, by property, and what is wrong."""
-    right, n, wrong = Counter(), Counter(), []
-    for line in (Path(__file__).parent / file).read_text(encoding="utf-8").splitlines():
-        head, text = line.split(": ", 1)
-        letters, signs, level, code = head.split()
-        checks = [("language", language(text) or "xx", code)]
-        if code == "en":
-            said, judged = spoken(text), closing(text)
-            checks += [(name, name in said, letter in letters) for letter, name in LETTERS.items()]
-            checks += [(name, found, sign in signs) for name, found, sign in
-                       zip(("praise", "criticism"), sides(text), "+-", strict=True)]
-            checks += [("level", "." if judged is None else str(judged), level)]
-        for name, found, truth in checks:
-            n[name] += 1
-            right[name] += found == truth
-            if found != truth:
-                wrong.append(f"{name} {found}, not {truth}: {text}")
-    return {name: right[name] / n[name] for name in n}, wrong
+sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
+from says import LETTERS, critiques, shares  # noqa: E402
 
 
 def test_critiques_that_the_words_were_chosen_for() -> None:
     found, wrong = shares("says.txt")
-    assert len(found) == 9 and min(found.values()) >= 0.93, (found, wrong)
+    assert len(found) == 4 and min(found.values()) >= 0.95, (found, wrong)
 
 
 def test_critiques_that_were_written_later() -> None:
     found, wrong = shares("says_unseen.txt")
-    assert len(found) == 9 and min(found.values()) >= 0.8, (found, wrong)
+    assert len(found) == 4 and min(found.values()) >= 0.85, (found, wrong)
+
+
+def test_no_critique_is_in_both_files() -> None:
+    seen, unseen = critiques("says.txt"), critiques("says_unseen.txt")
+    assert len({text for *_, text in seen + unseen}) == len(seen + unseen)
+    assert len(seen) >= 60 and len(unseen) >= 25
 
 
 @pytest.mark.parametrize("text, said", [
@@ -66,6 +45,7 @@ def test_a_word_is_not_taken_for_another(text: str, said: str) -> None:
     ("There is hardly a distracting twig.", True, False), ("It isn't beautiful.", False, True),
     ("Not only beautiful.", True, False), ("No doubt it is beautiful.", True, False),
     ("It is not loud, but beautiful.", True, False), ("Too bright.", False, True),
+    ("No people walk on the old road to the beautiful hills.", True, False),
     ("Two boats and a pier.", False, False), ("", False, False),
     ("The uncluttered frame.", False, False), ("An unflattering angle.", False, True)])
 def test_a_negation_counts_for_the_other_side(text: str, praised: bool, blamed: bool) -> None:
@@ -77,7 +57,10 @@ def test_a_negation_counts_for_the_other_side(text: str, praised: bool, blamed: 
     ("Flat light: a strong picture.", 2), ("Not a bad picture.", 1), ("Not a good picture.", 0),
     ("Despite its weak light, a strong picture.", 2), ("A good picture, nothing more.", 1),
     ("A strong start. The fence is in the way.", None), ("Weak light. A strong picture.", 2),
-    ("**Overall:** excellent", 2), ("Neither good nor bad.", 1), ("", None), ("…", None)])
+    ("**Overall:** excellent", 2), ("Soft light, fine colors, wonderful!", 2),
+    ("Soft light, rich colors.", None), ("The light is soft, the sea's color wonderful.", None),
+    ("Overall it succeeds despite its weak light.", 2), ("Neither good nor bad.", 1),
+    ("The light on the sea is good.", None), ("", None), ("…", None)])
 def test_the_last_sentence_judges(text: str, level: int | None) -> None:
     assert closing(text) == level
 
@@ -86,7 +69,8 @@ def test_the_last_sentence_judges(text: str, level: int | None) -> None:
     ("The bokeh and the chiaroscuro of Il Gesù are superb, contre-jour at its best.", "en"),
     ("The peaks of 黄山 rise in the mist and the light is soft.", "en"), ("", ""), ("123 ★", ""),
     ("soft light, quiet mood, tilted composition, rich color, uneven exposure: a fair picture.",
-     "en"), ("Het licht is zacht en de sfeer is rustig.", "nl"), ("Zażółć gęślą jaźń", "")])
+     "en"), ("光は柔らかく、構図は安定し、全体として良好。", "ja"),
+    ("Het licht is zacht en de sfeer is rustig.", "nl"), ("Zażółć gęślą jaźń", "")])
 def test_a_name_does_not_change_the_language(text: str, code: str) -> None:
     assert language(text) == code
 

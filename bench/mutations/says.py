@@ -14,8 +14,9 @@ SAYS = {
         M("the first sentence judges", "said[-1])", "said[0])", "says"),
         M("what is conceded counts", "core = _CONCEDES.sub(\" \", last)", "core = last", "says"),
         M("not bad is good", "+ not_bad  # ", "  # ", "says"),
-        M("every last sentence judges", "        return None  # it is of a part of the picture",
-          "        pass", "says"),
+        M("every last sentence judges", "if spoken(last) and not (", "if False and not (", "says"),
+        M("every last clause judges", "if spoken(last) or len(last.split()) > _SHORT:", "if False:",
+          "says"),
     ],
     "nanoaes/language.py": [
         M("Japanese is Chinese", '    if signs["ja"] > 0.1', '    if signs["ja"] > 9', "says"),

@@ -21,7 +21,8 @@ NOTE = ("Judge as people do: critiques whose closing judgement (bad, fair, good)
         "at 100 % all are the same. {}All are read by program from the words, in English: they "
         "compare models, and may misread a critique. Small: 95 % bootstrap interval over "
         "pictures.")
-TRUE = "True: of the toy's qualities that critiques name, the share named rightly. "
+TRUE = ("True: of the toy's qualities that critiques name, the share named rightly. The toy has "
+        "few words, so its critiques repeat each other in any case. ")
 QUESTION = ("RAPO rewards the number and the form, never the words. A critique that it hollows out "
             "speaks of fewer dimensions, repeats itself from picture to picture, or judges "
             "otherwise than it scores; here is each stage, as a mean over all test sets.")
