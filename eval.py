@@ -86,9 +86,9 @@ def bench(cfg: EvalConfig) -> dict:
         for name, (_, examples) in few.items():
             result["calibration"] = before_and_after(examples, told[name]["items"],
                                                      result["sets"], cfg.seed)
-        if not (cfg.test_in or cfg.test_ood):
-            toy.remark(result, Path(cfg.run) / "world")
         if first():
+            if not (cfg.test_in or cfg.test_ood):
+                toy.remark(result, Path(cfg.run) / "world")
             tell(cfg, out, model, result)
     return result
 

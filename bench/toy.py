@@ -23,6 +23,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from nanoaes.metrics import format_table, unreadable  # noqa: E402
+from nanoaes.quality import add_quality  # noqa: E402
 from nanoaes.toy.teacher import critique_quality  # noqa: E402
 from nanoaes.toy.world import read_attributes  # noqa: E402
 
@@ -55,6 +56,9 @@ def numbers(run: Path) -> dict:
         row |= {f"{STAGES[stage]}_plcc": result["mean"]["all"]["plcc"],
                 f"{STAGES[stage]}_srcc": result["mean"]["all"]["srcc"],
                 f"{STAGES[stage]}_named": named, f"{STAGES[stage]}_named_right": right}
+        add_quality(result, seed=0)  # or not there in the files of a kept, older run
+        row |= {f"{STAGES[stage]}_{key}": result["critiques"][key]
+                for key in ("level", "consistent", "both", "repetition")}
     first, last = evals["backbone"], evals["RAPO"]
     bias = [i["pred"] - i["truth"] for part in first["sets"].values() for i in part["items"]
             if i["pred"] is not None]

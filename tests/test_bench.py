@@ -140,6 +140,18 @@ def test_order_and_neighbours_change_no_answer(album: Path, tmp_path: Path, read
                                                      "a.report.html"}
 
 
+def test_the_toys_notes_are_asked_in_its_world_only(album: Path, tmp_path: Path, monkeypatch
+                                                    ) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(eval_script.toy, "sets", lambda world, seed: (
+        "", f"csv:{album / 'a.csv'}@1-5", f"csv:{album / 'b.csv'}@1-5"))
+    monkeypatch.setattr(eval_script.toy, "remark", lambda result, world: asked.append(world))
+    eval_script.bench(options(album, tmp_path / "own.json"))
+    assert asked == []
+    eval_script.bench(options(album, tmp_path / "toy.json", test_in="", test_ood=""))
+    assert asked == [tmp_path / "world"]
+
+
 def test_two_processes_write_what_one_does(album: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "1" / "eval.json", tmp_path / "2" / "eval.json"
     eval_script.bench(options(album, one))

@@ -25,7 +25,8 @@ def result(*sets: list[dict]) -> dict:
 
 def test_each_figure_by_hand() -> None:
     items = [item(RICH), item(RICH, truth=0.3, pred=0.5),
-             item("A weak picture.", truth=0.39, pred=0.4), item("Flat light.", truth=0.1, pred=None)]
+             item("A weak picture.", truth=0.39, pred=0.4),
+             item("Flat light.", truth=0.1, pred=None)]
     add_quality(found := result(items), seed=0)
     of_set = found["sets"]["set 0"]["critiques"]
     assert of_set["level"] == 2 / 4  # the first and the third; the last one does not judge
