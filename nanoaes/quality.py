@@ -98,7 +98,7 @@ def repetition(texts: Sequence[str]) -> np.ndarray:
     def chance(d: int) -> float:
         return 1 - comb(n - d, m) / comb(n - 1, m)
 
-    return np.array([np.mean([chance(seen[run]) for run in some]) if some else np.nan
+    return np.array([sum(chance(seen[run]) for run in some) / len(some) if some else np.nan
                      for some in sets])
 
 

@@ -63,6 +63,8 @@ def sides(critique: str) -> tuple[bool, bool]:
         good, bad = _weigh(clause, PRAISE), _weigh(clause, BLAME)
         praise |= good[0] > 0 or bad[1] > 0
         blame |= bad[0] > 0 or good[1] > 0
+        if praise and blame:  # as soon as both are found: a long critique costs no more
+            break
     return praise, blame
 
 
