@@ -120,14 +120,35 @@ class LearnConfig(TrainConfig, ModelConfig):
 
 
 @dataclass
-class CoTConfig(TrainConfig):
+class CoTConfig(TrainConfig, SetsConfig):
     """AesCoT: let a teacher write critiques for scored pictures, filter them, balance the levels.
 
-    Without options it uses the toy world, its rule-based teacher and its judge.
+    Without options it uses the toy world, its rule-based teacher and its judge. A key is read from
+    the environment, TEACHER_API_KEY and JUDGE_API_KEY, and is never shown or stored.
     """
 
-    out: str = opt("", "critiques as JSON lines; empty: RUN/cot.jsonl")
-    per_level: int = opt(300, "pictures asked for per score level (bad, fair, good)", low=1)
+    out: str = opt("", "critiques as JSON lines, a data card and a page beside them; empty: "
+                       "RUN/cot.jsonl")
+    train: str = opt("", f"scored pictures {SETS}; empty: the toy's two sets")
+    per_level: int = opt(300, "pictures asked for per score level (bad, fair, good), whatever is "
+                              "kept of them", low=1)
+    target: int = opt(0, "critiques to keep, of all levels alike: draws pictures until each level "
+                         "is full or has no more; 0: --per_level", low=0)
+    filters: str = opt("", "beyond leak, mismatch, invention and refusal: thin, onesided, length, "
+                           "language, repeat, comma between, or none; empty: all, in the toy none")
+    sharegpt: bool = opt(False, "also write what is kept as LLaMA-Factory reads it")
+    teacher: str = opt("", "address of an OpenAI-compatible server, http://localhost:8000/v1, or a "
+                           "Hugging Face folder or hub name that runs here; empty: the toy's")
+    teacher_model: str = opt("", "the model's name on that server")
+    judge: str = opt("", "who judges, likewise; empty: the teacher")
+    judge_model: str = opt("", "the model's name there")
+    concurrency: int = opt(8, "pictures worked on at once", low=1)
+    rate: float = opt(0.0, "requests per minute to one server, at most; 0: no limit", low=0)
+    timeout: float = opt(120.0, "seconds until an answer is given up and asked for again", above=0)
+    max_pixels: int = opt(262_144, "largest picture area that is shown, the student's", low=784)
+    max_new_tokens: int = opt(1024, "longest critique, in the teacher's tokens", low=1)
+    device: str = opt("auto", "auto | cpu | cuda | cuda:1: where a model of a folder runs")
+    dtype: str = opt("bfloat16", "what it computes in", ("float32", "bfloat16"))
 
 
 @dataclass

@@ -10,7 +10,8 @@ A JSON list, or an object a line, with rows of any of
 or LLaMA-Factory's older `conversations` of {"from", "value"}. The question is the project's own,
 whatever the list asks. The answer is written anew, its score on [0, 1] with two decimals; where a
 row has a score beside its reply, that one counts, and both must agree.
-Left out: filters of what a critique says (`cot.py`, which needs a judge).
+Left out: filters of what a critique says (`cot.py`, which needs a judge); how many give their score
+away is said.
 """
 
 import json
@@ -24,8 +25,9 @@ from typing import Any, NamedTuple
 
 from nanoaes.datasets import normalise
 from nanoaes.images import DataError
-from nanoaes.progress import say
-from nanoaes.prompt import UNIT, answer_text, parse_score
+from nanoaes.leak import leak_in
+from nanoaes.progress import progress, say
+from nanoaes.prompt import UNIT, answer_text, critique_of, parse_score
 from nanoaes.records import IMAGE, objects
 from nanoaes.tables import NUMBER, number, short, text_of
 from nanoaes.unfit import unfit
@@ -74,24 +76,28 @@ def read_critiques(file: Path, scale: Scale = UNIT) -> list[Critique]:
         DataError: no JSON of this shape; a row without picture, critique or score, or with a score
             outside `scale`; no row left.
     """
-    text, found, skipped = text_of(file), [], []
+    text, found, skipped, foreign = text_of(file), [], [], []
     lines = not text.lstrip().startswith("[")
     unit = "line" if lines else "row"
     for place, row in current(file, objects(file, _whole(file, text) if lines else text, lines)):
         try:
             if _kept(row):
                 found.append(_critique(row, file, scale))
+                if not row.keys() >= OWN:
+                    foreign.append((place, critique_of(found[-1].answer)))
         except _Skip as why:
             skipped.append((place, str(why)))
         except ValueError as error:
             raise DataError(f"{file}, {unit} {place}: {error}; correct or delete it") from None
     seen = len(found) + len(skipped)
     if not seen:
-        raise DataError(f"{file}: no kept critique; let build_cot.py write more with --per_level")
+        raise DataError(f"{file}: no kept critique; let build_cot.py write more, with --per_level "
+                        "or --target")
     if not found:
         raise DataError(f"{file}: none of {seen} critiques can be learned from; the first, {unit} "
                         f"{skipped[0][0]}: {skipped[0][1]}; correct the list")
     _tell(file, unit, seen, skipped)
+    _tell_leaks(file, unit, foreign)
     return found
 
 
@@ -135,6 +141,18 @@ def _tell(file: Path, unit: str, seen: int, skipped: list[tuple[int, str]]) -> N
             + ", ".join(f"{kind} {n}" for kind, n in kinds.most_common()))
     for place, why in skipped[:LISTED]:
         say(f"  skipped {unit} {place}: {why}")
+
+
+def _tell_leaks(file: Path, unit: str, critiques: list[tuple[int, str]]) -> None:
+    """Of critiques that build_cot.py has not filtered. They are learned from all the same: whose
+    list it is may want them, and a few are false alarms."""
+    shown = progress(critiques, f"looking for scores in {file.name}", keep=False)
+    leaking = [(place, words) for place, text in shown if (words := leak_in(text))]
+    if leaking:
+        place, words = leaking[0]
+        say(f"{file}: {len(leaking)} of {len(critiques)} critiques seem to give their score away, "
+            f"the first {unit} {place}: {short(repr(words), 40)}; a model that learns from them "
+            "writes scores without reasons: look through them")
 
 
 def _whole(file: Path, text: str) -> str:

@@ -8,10 +8,12 @@ from nanoaes.verbs import EvalConfig, ScoreConfig
 # PAPER.md, hyper-parameters: RAPO on Qwen2.5-VL-7B, and its cold start. The step's 64 pictures are
 # the released script's 8 per GPU on 8 GPUs; eval_every and heldout are ours. The 15,000 pictures
 # are --train ava:DIR*2,tad66k:DIR*2,flickr_aes:DIR*1, of which a preset can only know the number.
-COT = dict(per_level=1000)
+HELDOUT = 200  # of each set; no script may learn from what RAPO chooses its checkpoint by
+COT = dict(target=3000, heldout=HELDOUT)
 SFT = dict(epochs=1, batch=64, lr=1e-5, max_pixels=262_144)
 RAPO = dict(limit=15_000, epochs=10.0, images=64, k=4, max_new_tokens=1024, max_pixels=262_144,
-            lr=1e-6, beta=0.01, eps_low=0.2, eps_high=0.28, sigma=0.1, eval_every=100, heldout=200)
+            lr=1e-6, beta=0.01, eps_low=0.2, eps_high=0.28, sigma=0.1, eval_every=100,
+            heldout=HELDOUT)
 
 # What full size needs besides: bf16 and checkpointing are the paper's; the micro-batch comes from
 # the memory that is free (`budget.py`). A state every 50 steps: an hour of RAPO at EasyR1's pace is
@@ -51,4 +53,5 @@ PRESETS: dict[str, dict[type, dict[str, Any]]] = {
 }
 PRESETS["qwen3b"][RAPOConfig]["reference"] = "cpu"
 # Its evaluation keeps 37 KB a token: 200 held-out pictures would not fit beside a step's memory.
-PRESETS["qwen3b_lora"][RAPOConfig]["heldout"] = 128
+for script in (CoTConfig, RAPOConfig):
+    PRESETS["qwen3b_lora"][script] = PRESETS["qwen3b_lora"][script] | dict(heldout=128)

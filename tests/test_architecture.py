@@ -12,7 +12,7 @@ FILES = sorted(ROOT.glob("nanoaes/**/*.py"))
 SCRIPTS = [ROOT / name for name in ("train_rapo.py", "train_sft.py", "build_cot.py", "eval.py")]
 ARROWS = {  # module -> what it may import from nanoaes; only scripts compose what is in the wings
     "errors": set(), "prompt": set(), "reward": set(), "rapo": set(), "metrics": set(),
-    "cot": {"leak", "unfit"}, "leak": set(), "kernels": set(),
+    "cot": {"errors", "filters"}, "leak": set(), "kernels": set(),
     "attention": set(), "windows": set(), "batching": set(),
     "graphs": set(), "inputs": set(), "choices": set(), "sampling": set(), "progress": set(),
     "config": {"errors"}, "runs": {"errors"}, "watch": {"progress"}, "parallel": {"errors"},
@@ -46,8 +46,10 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "local": {"chat", "errors", "graphs", "hub", "images", "rollout", "same", "sampling", "vlm"},
     "card": {"cot", "leak", "unfit"},
     "sharegpt": {"checkpoint", "critiques", "errors", "prompt", "unfit"},
-    "critiques": {"datasets", "images", "progress", "prompt", "records", "specs", "tables",
+    "critiques": {"datasets", "images", "leak", "progress", "prompt", "records", "specs", "tables",
                   "unfit"},
+    "answering": set(), "wording": {"prompt"},
+    "teachers": {"chat", "cot", "errors", "wording"},
     "records": {"images", "progress", "tables"}, "specs": {"downloads", "images", "tables"},
     "datasets": {"downloads", "images", "index", "mixture", "progress", "records", "specs",
                  "tables"},

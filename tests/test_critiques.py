@@ -177,3 +177,15 @@ def test_a_refusal(text: str) -> None:
     "The pose is odd. I cannot provide a reason why it works, but it does."])
 def test_no_refusal(text: str) -> None:
     assert unfit(text) == ""
+
+
+def test_scores_that_others_critiques_give_away_are_said(tmp_path: Path, capsys) -> None:
+    rows = [BARE, {**BARE, "critique": "Soft light. I would give it 7 out of 10."},
+            {**BARE, "critique": "People rated it low."}]
+    file = written(tmp_path, rows)
+    assert len(read_critiques(file)) == 3
+    out = capsys.readouterr().out
+    assert "2 of 3 critiques seem to give their score away, the first line 2: '" in out
+    read_critiques(written(tmp_path, [{**row, "kept": True, "leak": False, "image": f"{i}.png"}
+                                      for i, row in enumerate(rows)]))
+    assert "give their score away" not in capsys.readouterr().out, "build_cot.py has looked"

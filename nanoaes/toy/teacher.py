@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanoaes.toy.world import WORDS, critique, read_critique, verdict
+from nanoaes.toy.world import VERDICTS, WORDS, critique, read_critique
 
 LEAK_RATE, MISMATCH_RATE, INVENT_RATE = 0.06, 0.06, 0.10
 
@@ -43,19 +43,22 @@ class ToyTeacher:
 
 
 class ToyJudge:
-    """Flags by comparison with the notes."""
+    """Reads what the words say, and compares them with the notes."""
+
+    name = "toy"
 
     def __init__(self, notes: dict[Path, list[int]]):
         self.notes = notes
 
-    def mismatch(self, critique: str, score: float) -> bool:
-        """The closing verdict is another than the score's level."""
-        return f"a {verdict(score)} picture" not in critique
+    def level(self, critique: str) -> int | None:
+        """Of the closing verdict."""
+        said = [i for i, word in enumerate(VERDICTS) if f"a {word} picture" in critique]
+        return said[0] if len(said) == 1 else None
 
-    def invented(self, critique: str, image: Path) -> bool:
-        """A dimension is named with a word of the wrong level."""
+    def invented(self, critique: str, image: Path) -> list[str]:
+        """The dimensions that are named with a word of the wrong level."""
         notes = dict(zip(WORDS, self.notes[image.resolve()], strict=True))
-        return any(notes[name] != level for name, level in read_critique(critique).items())
+        return [name for name, level in read_critique(critique).items() if notes[name] != level]
 
 
 def critique_quality(texts: list[str], images: list[Path], notes: dict[Path, list[int]]
