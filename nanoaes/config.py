@@ -8,6 +8,7 @@ Left out: configuration files. A run saves what it used as `SCRIPT.json`.
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -149,6 +150,14 @@ class CoTConfig(TrainConfig, SetsConfig):
     max_new_tokens: int = opt(1024, "longest critique, in the teacher's tokens", low=1)
     device: str = opt("auto", "auto | cpu | cuda | cuda:1: where a model of a folder runs")
     dtype: str = opt("bfloat16", "what it computes in", ("float32", "bfloat16"))
+
+    def __post_init__(self) -> None:
+        """Options are printed and stored. Raises OptionError: an address with a secret in it."""
+        for name in ("teacher", "judge"):
+            where = getattr(self, name)
+            if "://" in where and re.search(r"//[^/]*@|\?(?!api-version=[\w.-]*$)", where):
+                raise OptionError(f"--{name}: leave passwords and keys out of the address; a key "
+                                  f"belongs into the environment, {name.upper()}_API_KEY")
 
 
 @dataclass

@@ -173,7 +173,8 @@ class Endpoint:
             return read(self.client.chat_completion(messages, model=self.name, extra_body=more,
                                                     **settings))
         except Declined as error:
-            said = displayed(error.location) if error.location else message_of(error.text)
+            elsewhere = error.status < 400 and error.location
+            said = displayed(error.location) if elsewhere else message_of(error.text)
             said = brief(said, self.hide)
             return Trouble(f"{error.status}: {said}" if said else str(error.status), error.status,
                            retry_after(error.after), body=error.text)
@@ -192,9 +193,12 @@ class Endpoint:
         """Counts a completion's tokens. Raises Refused, Cut."""
         self.spent.asked += reply.asked
         self.spent.answered += reply.answered
-        text = self.hide(reply.text).rpartition("</think>")[2].strip()
+        said = self.hide(reply.text)
+        text = said.rpartition("</think>")[2].strip()
         if reply.refusal or reply.end == "content_filter":
             raise Refused(self.hide(reply.refusal) or text or "the server's filter has taken it")
+        if said != reply.text:
+            raise NoAnswer("the answer repeats the key")
         if reply.end == "length":
             raise Cut(f"the answer is longer than {self.max_new_tokens} tokens")
         return text
@@ -253,7 +257,9 @@ def read(said: Any) -> Reply:
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     if not isinstance(content, str):
         raise ValueError("the content is no text")
-    return Reply(content, str(choices[0].finish_reason), str(message.get("refusal") or ""),
+    content = content.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+    refusal = str(dict.get(message, "refusal") or "")  # a server's field may be named get
+    return Reply(content, str(choices[0].finish_reason), refusal,
                  _count(said.usage, "prompt_tokens"), _count(said.usage, "completion_tokens"))
 
 

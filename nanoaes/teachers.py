@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 from zlib import crc32
 
-from nanoaes.chat import Chat, Question
+from nanoaes.chat import Chat, Cut, Question
 from nanoaes.cot import LEVELS, score_level
 from nanoaes.errors import NoAnswer
 from nanoaes.wording import ABSENT, AGAIN, LEVEL_WORDS, READS, TEACHER, fingerprint
@@ -58,7 +58,11 @@ class ChatJudge:
     def _asked(self, text: str, image: Path | None, read: Callable[[str], T]) -> T:
         for number in range(TRIES):
             question = Question(text + AGAIN * (number > 0), image, WARM * (number > 0), number)
-            reply = self.chat.ask(question)
+            try:
+                reply = self.chat.ask(question)
+            except Cut as error:
+                problem = str(error)
+                continue
             try:
                 return read(reply)
             except ValueError as error:

@@ -23,7 +23,8 @@ from nanoaes.errors import UserError
 
 CHAT = "/chat/completions"
 READ, SEARCHED, SHOWN = 65536, 4096, 200  # characters of a server's error
-SECRET = 8  # a shorter key is a word such as EMPTY that local servers want
+SECRET = 8  # a shorter key is hidden as a word only
+WORD = 20  # letters; fewer are a word such as EMPTY that local servers want, and no secret
 
 
 class Declined(Exception):
@@ -56,7 +57,10 @@ def address(url: str) -> str:
 
 def displayed(url: str) -> str:
     """An address without what may be secret in it."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "no address"
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
@@ -103,7 +107,7 @@ def message_of(body: str) -> str:
 
 def hider(key: str) -> Callable[[str], str]:
     """A function that takes the key out of a text, also where it stands in base64 or in a URL."""
-    if not key:
+    if not key or key.isalpha() and len(key) < WORD:
         return lambda text: text
     if len(key) < SECRET:
         return lambda text: re.sub(rf"(?<!\w){re.escape(key)}(?!\w)", "***", text)

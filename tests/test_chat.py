@@ -165,6 +165,7 @@ def test_not_asked_again(fault: t.Fault, kind: type, why: str) -> None:
     (status(404, "no model abc"), r"no model some-model, .*\(404: no model abc\)"),
     (status(402, "pay"), "account has nothing left"),
     (says('{"error": {"message": "Quota", "code": "insufficient_quota"}}', 429), "nothing left"),
+    (status(301, location="http://[::1"), r"sends elsewhere \(301: no address\)"),
     (status(301, location="https://elsewhere.example/v1?key=1"),
      r"sends elsewhere \(301: https://elsewhere.example/v1\)"),
 ])
@@ -385,3 +386,18 @@ def test_threads_fill_the_server() -> None:
         ask_all(asked, 16, 8)
         taken = ask_all(asked, 240, 8)[-1]
     assert 240 / taken > 0.5 * 8 / 0.02  # of a busy machine; bench/cot.py measures it
+
+
+@pytest.mark.parametrize("field, text", [
+    ('"get": 1, "content": "hi"', "hi"), (r'"content": "a \ud83d sky"', "a ? sky")])
+def test_what_a_message_may_hold(field: str, text: str) -> None:
+    """A field with the name of a method; half of a character, which no file could take."""
+    body = f'{{"choices": [{{"message": {{"role": "assistant", {field}}}}}]}}'
+    with Talker(answers, in_turn(says(body))) as talker:
+        assert endpoint(talker).ask(Question("?")) == text
+
+
+def test_where_an_error_points_to_is_not_what_it_says() -> None:
+    fault = status(404, "no such model", location="/docs")
+    with Talker(answers, in_turn(fault)) as talker, pytest.raises(UserError, match="404: no such"):
+        endpoint(talker).ask(Question("?"))

@@ -147,3 +147,17 @@ def test_every_field_is_used(cls: type, scripts: list[str]) -> None:
     used = set(cls().loading()) if hasattr(cls, "loading") else set()
     used |= {"heldout"} if "inherit(CoTConfig, cfg)" in code else set()
     assert [name for name in vars(cls()) if f"cfg.{name}" not in code and name not in used] == []
+
+
+@pytest.mark.parametrize("where", ["http://me:secret@host/v1", "https://host/v1?key=secret",
+                                   "http://host?api-version=1&token=secret"])
+@pytest.mark.parametrize("name", ["teacher", "judge"])
+def test_a_key_in_an_address_is_refused_before_it_is_printed(name: str, where: str) -> None:
+    with pytest.raises(OptionError, match=f"{name.upper()}_API_KEY") as error:
+        parse(CoTConfig, [f"--{name}", where])
+    assert "secret" not in str(error.value)
+
+
+def test_other_addresses_are_taken() -> None:
+    for where in ("http://localhost:8000/v1", "https://host/x?api-version=2024-10-21", "a@b/model"):
+        assert parse(CoTConfig, ["--teacher", where]).teacher == where

@@ -62,12 +62,12 @@ def teacher_and_judge(n: int) -> tuple[list[Path], list[float], ToyTeacher, ToyJ
 
 
 def test_filters_count_the_teachers_known_errors() -> None:
-    images, scores, teacher, judge = teacher_and_judge(4000)
+    images, scores, teacher, judge = teacher_and_judge(2000)
     found = [check(teacher.write(p, s), p, s, judge)
              for p, s in zip(images, scores, strict=True)]
     for name, rate in (("leak", LEAK_RATE), ("mismatch", MISMATCH_RATE), ("invented", INVENT_RATE)):
         share = np.mean([name in f.why for f in found])
-        assert abs(share - rate) < 4 * np.sqrt(rate * (1 - rate) / 4000), name
+        assert abs(share - rate) < 4 * np.sqrt(rate * (1 - rate) / 2000), name
     expected = (1 - LEAK_RATE) * (1 - MISMATCH_RATE) * (1 - INVENT_RATE)
     assert abs(np.mean([not f.why for f in found]) - expected) < 0.03
 

@@ -99,10 +99,8 @@ def test_an_answer_that_echoes_it(form: str) -> None:
               fault(text=f"No {ECHO}.", end="content_filter"))
     with Talker(answers, in_turn(*faults)) as talker:
         asked = Endpoint(talker.url, "m", KEY)
-        said = asked.ask(Question("?"))
-        assert safe(said) and said.startswith("A ") and "***" in said
-        for _ in range(2):
-            with pytest.raises(NoAnswer, match="No") as error:
+        for words in ("repeats the key", "No", "No"):
+            with pytest.raises(NoAnswer, match=words) as error:
                 asked.ask(Question("?"))
             assert safe(told(error.value))
 
@@ -116,7 +114,10 @@ def test_a_key_that_stands_where_words_are_cut() -> None:
 
 
 def test_a_word_that_servers_want_for_a_key_is_no_secret_in_other_words() -> None:
-    assert hider("key")("a monkey with key and keyboard") == "a monkey with *** and keyboard"
+    for key in ("key", "EMPTY", "anything"):
+        with Talker(lambda messages: "A key light, an empty sky: anything goes.") as talker:
+            assert "key light" in Endpoint(talker.url, "m", key).ask(Question("?"))
+    assert hider("k3y")("a monk3y with k3y and k3yboard") == "a monk3y with *** and k3yboard"
     assert hider("")("any") == "any"
 
 

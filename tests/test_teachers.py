@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nanoaes import wording
-from nanoaes.chat import Question
+from nanoaes.chat import Cut, Question
 from nanoaes.cot import check
 from nanoaes.errors import NoAnswer
 from nanoaes.leak import leaks
@@ -20,12 +20,15 @@ class Script:
 
     name = "script"
 
-    def __init__(self, *replies: str):
+    def __init__(self, *replies: str | Exception):
         self.replies, self.asked = list(replies), []
 
     def ask(self, question: Question) -> str:
         self.asked.append(question)
-        return self.replies.pop(0)
+        reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
 
 def test_the_teacher_is_told_the_score_and_shown_the_picture() -> None:
@@ -104,6 +107,13 @@ def test_a_judge_is_asked_again_and_then_given_up() -> None:
     with pytest.raises(NoAnswer, match="no answer that can be read.*'hm'"):
         ChatJudge(chat).level("words")
     assert len(chat.replies) == 1
+
+
+def test_a_judge_that_talks_too_long_is_asked_again() -> None:
+    chat = Script(Cut("longer than 9 tokens"), '{"level": "good"}')
+    assert ChatJudge(chat).level("words") == 2
+    with pytest.raises(NoAnswer, match="longer than 9 tokens"):
+        ChatJudge(Script(*[Cut("longer than 9 tokens")] * TRIES)).level("words")
 
 
 def test_a_judge_without_an_answer_keeps_the_critique_out() -> None:
