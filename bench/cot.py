@@ -13,7 +13,7 @@ both, picture by picture; the flags with the truth; whether the key, which the s
 in any file or word of the run.
 The last line is JSON. Left out: what the filters beyond the paper's find, which toy critiques of a
 line would all fail; how good the leak filter is on many ways to say a score (bench/leak.py). Of the
-twelve in LEAKS, written without a look at the filter, it missed one at first (a recall of .92).
+twelve in LEAKS, written without a look at the filter, it missed one at first (a recall of .93).
 """
 
 import argparse
@@ -51,7 +51,7 @@ from nanoaes.toy.world import (  # noqa: E402
 
 KEY = "sk-bench-a-key-that-nobody-may-see"
 HELD = 3  # pictures that no training may see: the fewest that there can be
-AT_ONCE, SERVICE = 8, 0.08  # the server's limit: 100 requests a second
+AT_ONCE, SERVICE = 8, 0.064  # the server's limit: 125 requests a second
 THREADS, TIMEOUT, MAX_PIXELS = 24, 3.0, 262_144
 SHARES = {"leak": 0.12, "mismatch": 0.12, "invented": 0.12, "unfit": 0.02}
 UNREADABLE, LIES = 0.05, 0.004  # of the judge's first answers; of the texts that it reads
