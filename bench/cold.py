@@ -132,7 +132,7 @@ def difference(a: Items, b: Items, key: str) -> list[float]:
         y = np.array([one["truth"] for one, _ in both])
         x, z = (np.array([pair[i]["pred"] for pair in both]) for i in range(2))
         total = total + resamples(z, y, seed)[key] - resamples(x, y, seed)[key]
-    return percentiles(total / len(a))
+    return percentiles(total / len(a), min(map(len, a.values())))
 
 
 def predictions(run: Path, stage: str) -> Items:

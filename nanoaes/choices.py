@@ -12,7 +12,8 @@ right by itself. So the first-order (Hájek) term is resampled: `Measure.influen
 the mean over a picture's own sets differs from the mean over all (a ratio by the delta method), and
 the figure moves by the mean influence of the pictures drawn. n pictures hold n / k sets without a
 common picture, and so few say little of their own spread: ends are stretched as Student's t would
-for a mean of n / k numbers. `bench/coverage.py` counts how often an interval holds the truth.
+for a mean of n / k numbers, and for what a first-order term leaves out. `bench/coverage.py` counts
+how often an interval holds the truth.
 Left out: bursts as they were shot (no public set says which pictures belong together).
 """
 
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import norm
 from scipy.stats import t as student
 
 SIZES = (4, 8)  # pictures of a set
@@ -195,7 +197,9 @@ def intervals(measures: dict[str, Measure], seed: int = 0) -> dict[str, list[flo
 def ends(moved: np.ndarray, k: int, n: int) -> np.ndarray:
     """(2,): by how much less and more a figure of sets of k of n pictures may be, of (RESAMPLES,)
     resampled means of its influence."""
-    stretch = student.ppf(0.975, max(n / k - 1, 1)) / student.ppf(0.975, np.inf)
+    freedom = max(n / k - 1, 1)
+    # The root, sqrt(n / (n - k)): the further terms' variance; at k = 1 what resamples lack.
+    stretch = student.ppf(0.975, freedom) / norm.ppf(0.975) * np.sqrt(1 + 1 / freedom)
     return stretch * np.percentile(moved, (2.5, 97.5))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from nanoaes import choices
 from nanoaes.errors import UserError
-from nanoaes.metrics import RESAMPLED, figures, resamples, short
+from nanoaes.metrics import RESAMPLED, between, figures, resamples, short
 from nanoaes.predictions import Item, read_items
 
 MOVED = 10  # pictures that are told of each set
@@ -87,14 +87,14 @@ def agreements(pred: list[list[float | None]], truth: np.ndarray, read: np.ndarr
     if len(y) < 3:
         return {key: difference(a[key], b[key], None) for key in RESAMPLED}
     drawn_a, drawn_b = (resamples(one, y, seed) for one in x)
-    return {key: difference(a[key], b[key], percentiles(drawn_b[key] - drawn_a[key]))
+    return {key: difference(a[key], b[key], percentiles(drawn_b[key] - drawn_a[key], len(y)))
             for key in RESAMPLED}
 
 
-def percentiles(values: np.ndarray) -> list[float] | None:
-    """Of resampled differences (RESAMPLES,); one without spread has no correlation (NaN)."""
-    known = values[np.isfinite(values)]
-    return np.percentile(known, (2.5, 97.5)).tolist() if len(known) else None
+def percentiles(values: np.ndarray, n: int) -> list[float] | None:
+    """Of differences (RESAMPLES,) of n resampled pictures; one without spread has no correlation
+    (NaN)."""
+    return between(values, n).tolist() if np.isfinite(values).any() else None
 
 
 def chosen(pred: list[list[float | None]], truth: np.ndarray, seed: int) -> dict[str, dict]:

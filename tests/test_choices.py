@@ -156,7 +156,8 @@ def test_intervals_are_seeded_hold_the_value_and_stay_in_bounds() -> None:
 
 def test_ends_are_stretched_where_sets_are_few() -> None:
     moved = np.linspace(-1, 1, 1001)
-    for k, n, by in ((8, 50, stats.t.ppf(0.975, 5.25) / stats.norm.ppf(0.975)), (2, 10**6, 1.0)):
+    few = stats.t.ppf(0.975, 5.25) / stats.norm.ppf(0.975) * (50 / 42) ** 0.5
+    for k, n, by in ((8, 50, few), (2, 10**6, 1.0)):
         assert choices.ends(moved, k, n).tolist() == pytest.approx([-0.95 * by, 0.95 * by], 1e-4)
 
 

@@ -112,11 +112,22 @@ def test_bootstrap_against_a_loop():
     plcc = [np.corrcoef(x[p], y[p])[0, 1] for p in picks]
     ranks = [(stats.rankdata(x[p]), stats.rankdata(y[p])) for p in picks]
     srcc = [np.corrcoef(a, b)[0, 1] for a, b in ranks]
-    np.testing.assert_allclose(got["plcc_ci"], np.percentile(plcc, (2.5, 97.5)))
-    np.testing.assert_allclose(got["srcc_ci"], np.percentile(srcc, (2.5, 97.5)))
+    tail = 100 * stats.t.sf(2.0226909 * np.sqrt(40 / 39), 1e9)  # Student's 97.5 % of 39 in a normal
+    np.testing.assert_allclose(got["plcc_ci"], np.percentile(plcc, (tail, 100 - tail)), 1e-6)
+    np.testing.assert_allclose(got["srcc_ci"], np.percentile(srcc, (tail, 100 - tail)), 1e-6)
     off = (x - y)[picks]
     for key, values in (("rmse", np.sqrt((off**2).mean(1))), ("mae", np.abs(off).mean(1))):
-        np.testing.assert_allclose(got[f"{key}_ci"], np.percentile(values, (2.5, 97.5)))
+        np.testing.assert_allclose(got[f"{key}_ci"], np.percentile(values, (tail, 100 - tail)),
+                                   1e-6)
+
+
+@pytest.mark.parametrize("n", [10, 50, 1000])
+def test_of_a_mean_the_interval_is_students(n):
+    """The resampled means of n numbers are near a normal, of their own spread over n."""
+    x = np.random.default_rng(n).normal(size=n)
+    means = stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000, x.mean(), x.std() / n**0.5)
+    want = stats.ttest_1samp(x, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(metrics.between(np.append(means, np.nan), n), want, atol=1e-3)
 
 
 def test_bootstrap_is_seeded_and_brackets_the_value():

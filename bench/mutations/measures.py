@@ -21,6 +21,7 @@ MEASURES = {
           "return Measure(float(value), mean - value, k)", "choices"),
         M("ends are not stretched", "return stretch * np.percentile(",
           "return np.percentile(", "choices"),
+        M("further terms have no variance", " * np.sqrt(1 + 1 / freedom)", "", "choices"),
     ],
     "nanoaes/paired.py": [
         M("A - B", "difference\": b - a", "difference\": a - b", "paired"),
@@ -60,7 +61,8 @@ MEASURES = {
           "_mean([m[key] for m in sets if m[key]])", "metrics"),
         M("readable answers are counted as failures", "int((~readable).sum())",
           "int(readable.sum())", "metrics"),
-        M("a 90 % interval", "(2.5, 97.5)", "(5, 95)", "metrics"),
+        M("a 90 % interval", "student.ppf(0.975, n - 1)", "student.ppf(0.95, n - 1)", "metrics"),
+        M("resamples are taken for samples", " * np.sqrt(n / (n - 1)))", ")", "metrics"),
         M("the ratio of spreads upside down", "x.std() / y.std()", "y.std() / x.std()", "metrics"),
         M("all sets are in-domain", 'if domains[s] == "in"]', "if domains[s]]", "metrics"),
         M("tau-c", 'variant="b"', 'variant="c"', "metrics"),
