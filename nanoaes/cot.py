@@ -137,7 +137,7 @@ class Draw:
         found = []
         for level, queue in enumerate(self.queues):
             start = self.drawn[level]
-            part = queue[start : start + self.wanted[level] - kept[level]]
+            part = queue[start : start + max(0, self.wanted[level] - kept[level])]
             self.drawn[level] += len(part)
             found.append(part)
         return _mixed(found)
