@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from nanoaes.rapo import advantages
 from nanoaes.reward import Truth, absolute_reward, preference, relative_reward, rewards
 
 PLAIN = dict(w_relative=1, w_absolute=1, w_format=1, sigma=0.1, ties="half")
@@ -121,3 +122,15 @@ def test_weights_switch_parts_off() -> None:
     r = rewards(scores, valid, valid, Truth(truth, None, group),
                 **PLAIN | dict(w_relative=0.0, w_absolute=2.0, w_format=0.0))
     assert torch.equal(r.total, 2 * r.absolute)
+
+
+def test_the_papers_eps_changes_no_advantage() -> None:
+    """r_abs + eps, as the paper has it: the same for all of a group, also where none is near."""
+    scores, valid, truth, _ = case()
+    valid[:] = True
+    absolute = absolute_reward(scores.double(), valid, truth.double())
+    ours, flat = advantages(absolute)
+    for eps in (1e-6, 0.1):
+        theirs, also = advantages(absolute + eps)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+        assert torch.equal(flat, also)
