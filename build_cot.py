@@ -89,16 +89,17 @@ def gather(cfg: CoTConfig, examples: list[Example], desk: Desk, out: Path, stop:
         lost = collect(chosen, desk, out, stop)
         mark_repeats(chosen, desk, out)
         return missed(lost)
-    draw, asked, lost = Draw(examples, scores, [e.dataset for e in examples], cfg.target,
-                             cfg.seed), [], 0
-    while more := draw.more(kept(asked, desk, out)):
+    draw = Draw(examples, scores, [e.dataset for e in examples], cfg.target, cfg.seed)
+    asked, have, lost = [], [0, 0, 0], 0
+    while more := draw.more(have):
         asked += more
         # Who has not answered is asked once more before others are drawn instead.
         lost += collect(more, desk, out, stop) and collect(more, desk, out, stop)
         mark_repeats(asked, desk, out)
-        if len(asked) >= ENOUGH and sum(kept(asked, desk, out)) < HOPELESS * len(asked):
+        have = kept(asked, desk, out)
+        if len(asked) >= ENOUGH and sum(have) < HOPELESS * len(asked):
             return f"of the first {len(asked):,} hardly any is kept: see why, then go on"
-    short = ", ".join(draw.short(kept(asked, desk, out)))
+    short = ", ".join(draw.short(have))
     return "; ".join(filter(None, [short and f"no more pictures: {short}", missed(lost)]))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from nanoaes.cot import LEVELS, score_level
+from nanoaes.cot import ALWAYS, LEVELS, score_level
 from nanoaes.leak import leak_in
 from nanoaes.unfit import unfit
 
@@ -23,7 +23,6 @@ FILTERS = {  # flag -> in short, what is wrong with a row that has it
     "length": "length", "language": "language", "repeat": "repeated",
     "unjudged": "not judged",
 }
-ALWAYS = ("leak", "mismatch", "invented", "unfit")  # in the rows of every version
 NO_LEVEL = "no level"  # what the judge has read in words that tell none
 EXAMPLES, FIRST = 3, 200  # of each filter; characters of a critique
 # More than this share of at least so many: a judge that always says the same does not judge, and

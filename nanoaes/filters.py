@@ -30,7 +30,8 @@ def leaked(critique: str) -> str:
 
 def thin(critique: str) -> str:
     """Dimensions that it does not speak of."""
-    missing = [name for name in DIMENSIONS if name not in spoken(critique)]
+    said = spoken(critique)
+    missing = [name for name in DIMENSIONS if name not in said]
     return f"nothing on {', '.join(missing)}" if missing else ""
 
 
