@@ -7,7 +7,6 @@ English, as what they are made of (`says.py`); "language" tells other languages.
 what a critique says is true (`cot.Judge`).
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from math import ceil
@@ -15,7 +14,7 @@ from math import ceil
 from nanoaes.language import language
 from nanoaes.leak import leak_in
 from nanoaes.prompt import DIMENSIONS
-from nanoaes.says import sides, spoken
+from nanoaes.says import runs, sides, spoken
 from nanoaes.unfit import unfit
 
 WORDS = (40, 500)  # of a critique, at least and at most
@@ -61,12 +60,6 @@ FILTERS: dict[str, Callable[[str], str]] = {  # flag -> the reason, "" if the cr
 }
 
 
-def shingles(text: str) -> set[tuple[str, ...]]:
-    """All runs of SHINGLE words, without case and marks; of a shorter text the whole."""
-    words = re.findall(r"[^\W_]+", text.lower())
-    return {tuple(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))}
-
-
 def repeats(texts: Sequence[str]) -> list[int | None]:
     """Of each text the index of an earlier one that it nearly repeats; None for one that is kept.
 
@@ -74,7 +67,7 @@ def repeats(texts: Sequence[str]) -> list[int | None]:
     that were kept: of a chain of ever so little changed texts the ends may both be. Exact: two
     near texts share one of the rarest of their shingles, so only those are looked up.
     """
-    sets = [shingles(text) for text in texts]
+    sets = [runs(text, SHINGLE) or {()} for text in texts]  # two empty texts are alike
     seen = Counter(shingle for some in sets for shingle in some)
     kept: dict[tuple[str, ...], list[int]] = defaultdict(list)
     found: list[int | None] = []

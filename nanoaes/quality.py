@@ -16,7 +16,6 @@ smaller set is its own batch. Left out: whether a critique is true, which needs 
 picture (`cot.Judge`; the toy's notes).
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -26,7 +25,7 @@ import numpy as np
 
 from nanoaes.cot import score_level
 from nanoaes.prompt import critique_of
-from nanoaes.says import closing, sides, spoken
+from nanoaes.says import closing, runs, sides, spoken
 
 KEYS = ("level", "consistent", "coverage", "both", "repetition", "words")
 RUN = 4  # words in a row
@@ -89,7 +88,7 @@ def repetition(texts: Sequence[str]) -> np.ndarray:
     Of a run that stands in d of the n texts, the share is the chance that OTHERS texts, drawn from
     the n - 1 others, have it: 1 - C(n-d, OTHERS) / C(n-1, OTHERS).
     """
-    sets = [_runs(text) for text in texts]
+    sets = [runs(text, RUN) for text in texts]
     seen = Counter(run for some in sets for run in some)
     n = sum(bool(some) for some in sets)
     m = min(OTHERS, n - 1)
@@ -100,11 +99,6 @@ def repetition(texts: Sequence[str]) -> np.ndarray:
 
     return np.array([sum(chance(seen[run]) for run in some) / len(some) if some else np.nan
                      for some in sets])
-
-
-def _runs(text: str) -> set[tuple[str, ...]]:
-    words = re.findall(r"[^\W_]+", text.lower())
-    return {tuple(words[i : i + RUN]) for i in range(max(len(words) - RUN + 1, bool(words)))}
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -88,6 +88,12 @@ def closing(critique: str) -> int | None:
     return None if mean is None else 1 + (mean > _BORDER) - (mean < -_BORDER)
 
 
+def runs(text: str, n: int) -> set[tuple[str, ...]]:
+    """All runs of n words, without case and marks; of a shorter text the whole."""
+    words = re.findall(r"[^\W_]+", text.lower())
+    return {tuple(words[i : i + n]) for i in range(max(len(words) - n + 1, bool(words)))}
+
+
 def _mean(text: str, wide: bool = False) -> float | None:
     """Of a judgement's words: +1 of praise, 0 of a fair word, −1 of blame; None without any.
 

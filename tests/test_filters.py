@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanoaes.filters import FILTERS, NEAR, repeats, shingles
+from nanoaes.filters import FILTERS, NEAR, SHINGLE, repeats
+from nanoaes.says import runs
 
 GOOD = ("The light is soft and shadows give depth. The mood is calm. The composition is balanced, "
         "though the foreground is empty. Colors are muted and harmonious. The exposure keeps "
@@ -37,8 +38,8 @@ def test_the_reason_is_named(flag: str, text: str, reason: str) -> None:
 def by_all_pairs(texts: list[str]) -> list[int | None]:
     found: list[int | None] = []
     for i, text in enumerate(texts):
-        a = shingles(text)
-        kept = [(j, shingles(texts[j])) for j in range(i) if found[j] is None]
+        a = runs(text, SHINGLE)
+        kept = [(j, runs(texts[j], SHINGLE)) for j in range(i) if found[j] is None]
         found.append(next((j for j, b in kept if len(a & b) >= NEAR * len(a | b)), None))
     return found
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanoaes import quality
+from nanoaes import quality, says
 from nanoaes.quality import KEYS, OTHERS, add_quality, means, of_each, repetition
 
 RICH = ("The light is soft. The mood is calm. The composition is balanced but the frame is "
@@ -70,7 +70,7 @@ def test_the_interval_is_the_binomial_one() -> None:
 def test_repetition_is_the_mean_over_all_batches(monkeypatch) -> None:
     monkeypatch.setattr(quality, "OTHERS", 2)
     texts = ["a b c d e", "a b c d", "b c d e f", "x", "X!", "a b c d e f"]
-    runs = [quality._runs(text) for text in texts]
+    runs = [says.runs(text, quality.RUN) for text in texts]
     for i, own in enumerate(runs):
         rest = [r for j, r in enumerate(runs) if j != i]
         shares = [len(own & set().union(*pair)) / len(own)
