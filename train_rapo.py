@@ -129,7 +129,7 @@ def begin(cfg: RAPOConfig, models: Models, optimizer: torch.optim.Optimizer, bes
 def update(cfg: RAPOConfig, policy: VLM, reference: Reference | None,
            optimizer: torch.optim.Optimizer, *, prompts: Prompts, rolls: Rollouts,
            advantage: Tensor, lr: float, step: int, clock: Timer = untimed) -> dict[str, float]:
-    """mu gradient steps on one batch of rollouts, of which each process has its share.
+    """mu gradient steps on this process's rollouts; advantage: (N, K), or (N, K, T) token by token.
 
     Returns:
         the last one's numbers; the rollout gap is the first one's, before the policy moves. The
@@ -138,6 +138,7 @@ def update(cfg: RAPOConfig, policy: VLM, reference: Reference | None,
     """
     counted = ~rolls.truncated if cfg.mask_truncated else torch.ones_like(rolls.truncated)
     weight = token_weights(rolls.mask, counted, total({"n": counted.sum()})["n"])
+    paid = advantage.reshape(*advantage.shape[:2], -1).expand_as(rolls.mask)
     trained = {n: p for n, p in policy.named_parameters() if p.requires_grad}
     with clock("reference"):
         logp_ref = reference_pass(cfg, reference, prompts, rolls) if reference else None
@@ -149,8 +150,7 @@ def update(cfg: RAPOConfig, policy: VLM, reference: Reference | None,
             logp, entropy = logprobs(cfg, policy, part, rolls, rows)
             if len(known) == i:  # the first update's own log-probs are the old ones
                 old, mask = logp.detach(), rolls.mask[rows]
-                known.append(Tokens(old, logp_ref[i] if logp_ref else old,
-                                    advantage[rows][..., None].expand_as(mask)[mask],
+                known.append(Tokens(old, logp_ref[i] if logp_ref else old, paid[rows][mask],
                                     counts * weight[rows][mask]))
                 add(gap, rollout_gap(old, rolls.logp[rows][mask], known[i].weight))
             stats = rapo_loss(logp, known[i], eps_low=cfg.eps_low, eps_high=cfg.eps_high,

@@ -10,9 +10,8 @@ What is there is kept; a command that was stopped goes on. PLCC and SRCC are mea
 test sets, of the numbers written, of the checkpoint that is best on held-out pictures; differences
 to the base are paired by seed, with Student's interval. Beside them: the entropy at the first step
 (nats), shares of tokens that a clip stopped, of groups without spread, of steps whose gradient was
-clipped, the largest of all steps, and how many different scores were given. The last line is JSON.
-
-Left out: rewards paid to some tokens only, weights by spread: they need another `update`.
+clipped, the largest of all steps, how many different scores were given, and the share of what
+critiques name that is right. A figure, ablation.html, lies beside the runs. The last line is JSON.
 """
 
 import argparse
@@ -38,7 +37,8 @@ import train_sft  # noqa: E402
 from nanoaes import reward  # noqa: E402
 from nanoaes.checkpoint import read_rows, write_json  # noqa: E402
 from nanoaes.config import RAPOConfig, SFTConfig  # noqa: E402
-from nanoaes.toy.world import toy_specs  # noqa: E402
+from nanoaes.toy import road as toy  # noqa: E402
+from nanoaes.toy.world import read_attributes, toy_specs  # noqa: E402
 
 SIDE_BY_SIDE = 2
 STEPS = 60
@@ -95,6 +95,35 @@ def per_token() -> None:
     train_rapo.token_weights = weights
 
 
+def paid(answer: bool) -> Callable[[], None]:
+    """Only the tokens from <answer> on are paid for a good score, or only those before."""
+    def change() -> None:
+        whole = train_rapo.update
+
+        def update(cfg, policy, *others, rolls, advantage, **more):
+            begins = rolls.ids == policy.tokenizer.convert_tokens_to_ids("<answer>")
+            part = (begins.cumsum(2) > 0) == answer
+            return whole(cfg, policy, *others, rolls=rolls, advantage=advantage[..., None] * part,
+                         **more)
+        train_rapo.update = update
+    return change
+
+
+def by_spread() -> None:
+    """A picture counts as much as its K scores differ, over the step's mean."""
+    read, made, seen = train_rapo.judge, train_rapo.advantages, {}
+
+    def judge(*words):
+        seen["scores"] = (judged := read(*words)).scores
+        return judged
+
+    def advantages(total, scale):
+        advantage, flat = made(total, scale)
+        spread = seen["scores"].std(1, keepdim=True)
+        return advantage * spread / spread.mean().clamp(min=1e-6), flat
+    train_rapo.judge, train_rapo.advantages = judge, advantages
+
+
 ROWS = {
     "base": Row("what the others are compared with"),
     "absolute": Row("Table 2: absolute only", dict(w_relative=0.0)),
@@ -120,8 +149,12 @@ ROWS = {
     "4 updates": Row("per rollout; the clip acts", dict(updates=4)),
     "no std": Row("advantage not divided by the group's spread", dict(advantage="none")),
     "per token": Row("mean over tokens", {}, per_token),
+    "answer paid": Row("is it calibration? only the answer's tokens are paid", {}, paid(True)),
+    "critique paid": Row("or sight? only the critique's", {}, paid(False)),
+    "by spread": Row("a picture counts as much as its scores differ", {}, by_spread),
     "tight gradient": Row("the gradient's clip acts", dict(max_grad_norm=0.1)),
     "1/4 data": Row("fewer pictures", dict(limit=496)),
+    "1/16 data": Row("fewer pictures", dict(limit=220)),
     "one set": Row("Table 4: trained on AVA alone", dict(train="AVA")),
 }
 
@@ -161,6 +194,8 @@ def figures(run: Path) -> dict[str, float | None]:
             "entropy": steps[0]["entropy"],
             **{key: max(row[key] for row in steps)
                for key in ("clip_low", "clip_high", "flat_groups")},
+            "right": toy.quality_of([item for part in result["sets"].values()
+                                     for item in part["items"]], read_attributes(run / "world"))[1],
             "grad_clipped": float(np.mean([row["grad_norm"] > limit for row in steps])),
             "distinct": float(np.mean([part["metrics"]["distinct"]
                                        for part in result["sets"].values()]))}

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ ROOT = Path(__file__).parent.parent
 TOUR = ROOT / "nanoaes" / "TOUR.md"
 
 
-def one_update(**options) -> tuple[dict[str, float], torch.Tensor]:
+def one_update(paid: Callable = lambda advantage: advantage, **options
+               ) -> tuple[dict[str, float], torch.Tensor]:
     """One update with plain SGD, so that weights after it show the gradient."""
     cfg = RAPOConfig(k=3, max_new_tokens=8, **options)
     policy, reference = tiny_vlm(0), tiny_vlm(1)
@@ -48,7 +50,7 @@ def one_update(**options) -> tuple[dict[str, float], torch.Tensor]:
     reward = torch.rand(4, 3, generator=torch.Generator().manual_seed(2))
     optimizer = torch.optim.SGD(policy.parameters(), lr=1e-2)
     numbers = train_rapo.update(cfg, policy, reference, optimizer, prompts=prompts, rolls=rolls,
-                                advantage=advantages(reward)[0], lr=1e-2, step=0)
+                                advantage=paid(advantages(reward)[0]), lr=1e-2, step=0)
     return numbers, torch.cat([p.detach().flatten() for p in policy.parameters()])
 
 
@@ -98,6 +100,20 @@ def test_the_update_is_the_papers_formula(temperature: float, beta: float) -> No
     for (name, p), moved in zip(again.named_parameters(), step, strict=True):
         grad = torch.zeros_like(p) if p.grad is None else p.grad
         assert (moved - grad).norm() <= 2e-3 * grad.norm() + 1e-6, name
+
+
+def test_tokens_of_one_answer_can_be_paid_apart() -> None:
+    """(N, K, T) alike is (N, K) to the bit; two halves of the tokens make up the whole step."""
+    def step(paid) -> torch.Tensor:
+        return one_update(paid, beta=0.0, max_grad_norm=1e9)[1].double() - start
+
+    start = torch.cat([p.detach().flatten() for p in tiny_vlm(0).parameters()]).double()
+    early = torch.arange(8) < 3
+    whole = step(lambda advantage: advantage)
+    assert torch.equal(step(lambda a: a[..., None] * torch.ones(8)), whole)
+    halves = [step(lambda a, part=part: a[..., None] * part) for part in (early, ~early)]
+    assert min(half.norm() for half in halves) > 0.1 * whole.norm()
+    assert (sum(halves) - whole).norm() < 1e-2 * whole.norm()
 
 
 def test_the_better_answer_becomes_likelier_and_the_worse_one_less() -> None:
