@@ -29,9 +29,9 @@ LORA = dict(lora_rank=64, lora_alpha=32.0)
 def _qwen(model: str, full: dict[str, Any], times: float = 1.0) -> dict[type, dict[str, Any]]:
     """The paper's values at full size. times: as fast as the paper learns."""
     return {CoTConfig: COT,
-            SFTConfig: SFT | full | dict(model=model, lr=times * SFT["lr"]),
+            SFTConfig: SFT | full | dict(model=model, lr=round(times * SFT["lr"], 12)),
             # Without a cold start from the backbone itself, the paper's "Zero": give --model.
-            RAPOConfig: RAPO | full | dict(model=model, lr=times * RAPO["lr"]),
+            RAPOConfig: RAPO | full | dict(model=model, lr=round(times * RAPO["lr"], 12)),
             EvalConfig: EVAL, ScoreConfig: EVAL}
 
 
