@@ -11,7 +11,7 @@ test sets, of the numbers written, of the checkpoint that is best on held-out pi
 to the base are paired by seed, with Student's interval. Beside them: the entropy at the first step
 (nats), shares of tokens that a clip stopped, of groups without spread, of steps whose gradient was
 clipped, the largest of all steps, how many different scores were given, and the share of what
-critiques name that is right. A figure, ablation.html, lies beside the runs. The last line is JSON.
+critiques name that is right. A figure, ablation.svg, lies beside the runs. The last line is JSON.
 """
 
 import argparse
@@ -20,11 +20,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,131 +29,19 @@ from scipy.stats import t as student
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from ablation_rows import ROWS  # noqa: E402
+from front import STYLE  # noqa: E402
+
 import train_rapo  # noqa: E402
 import train_sft  # noqa: E402
-from nanoaes import reward  # noqa: E402
 from nanoaes.checkpoint import read_rows, write_json  # noqa: E402
 from nanoaes.config import RAPOConfig, SFTConfig  # noqa: E402
+from nanoaes.page.charts import Frame, ticks  # noqa: E402
 from nanoaes.toy import road as toy  # noqa: E402
 from nanoaes.toy.world import read_attributes, toy_specs  # noqa: E402
 
 SIDE_BY_SIDE = 2
 STEPS = 60
-POOL = 8  # pictures that the released code compares, those of one GPU
-
-
-@dataclass(frozen=True)
-class Row:
-    """One change."""
-
-    why: str  # what of the paper, or of a reviewer's question, it tells
-    options: dict[str, Any] = field(default_factory=dict)
-    change: Callable[[], None] | None = None  # of code that no option reaches
-    epochs: int | None = None  # of the cold start; None: the base's
-
-
-def binary() -> None:
-    """1 within sigma of people's score, else 0, in the absolute reward's place."""
-    def near(scores, valid, truth, sigma=0.1):
-        return (valid & ((scores - truth[:, None]).abs() <= sigma)).to(scores.dtype)
-    reward.absolute_reward = near
-
-
-def margin() -> None:
-    """Score differences are fitted: exp(−½ ((o_ik − mu_j − (s_i − s_j)) / .1)²), mean over j."""
-    def fits(scores, valid, truth, ties="half"):
-        n_valid = valid.sum(1)
-        mu = torch.where(valid, scores, 0).sum(1) / n_valid.clamp(min=1)
-        difference = truth.score[:, None] - truth.score
-        error = scores[:, :, None] - mu - difference[:, None, :]
-        partner = (truth.group[:, None] == truth.group) & (n_valid > 0)
-        partner.fill_diagonal_(False)
-        near = torch.exp(-0.5 * (error / 0.1) ** 2) * partner[:, None, :]
-        return torch.where(valid, near.sum(2) / partner.sum(1).clamp(min=1)[:, None], 0)
-    reward.relative_reward = fits
-
-
-def pool() -> None:
-    """Only pictures of one block of POOL are compared, as on one GPU of the released script."""
-    whole = reward.relative_reward
-
-    def blocks(scores, valid, truth, ties="half"):
-        block = torch.arange(len(scores)) // POOL
-        group = truth.group * len(scores) + block
-        return whole(scores, valid, reward.Truth(truth.score, truth.std, group), ties)
-    reward.relative_reward = blocks
-
-
-def per_token() -> None:
-    """The mean over tokens, in place of the mean over rollouts of each one's token mean."""
-    def weights(mask, counted=None, n_counted=None):
-        some = mask if counted is None else mask & counted[..., None]
-        return some / some.sum().clamp(min=1)
-    train_rapo.token_weights = weights
-
-
-def paid(answer: bool) -> Callable[[], None]:
-    """Only the tokens from <answer> on are paid for a good score, or only those before."""
-    def change() -> None:
-        whole = train_rapo.update
-
-        def update(cfg, policy, *others, rolls, advantage, **more):
-            begins = rolls.ids == policy.tokenizer.convert_tokens_to_ids("<answer>")
-            part = (begins.cumsum(2) > 0) == answer
-            return whole(cfg, policy, *others, rolls=rolls, advantage=advantage[..., None] * part,
-                         **more)
-        train_rapo.update = update
-    return change
-
-
-def by_spread() -> None:
-    """A picture counts as much as its K scores differ, over the step's mean."""
-    read, made, seen = train_rapo.judge, train_rapo.advantages, {}
-
-    def judge(*words):
-        seen["scores"] = (judged := read(*words)).scores
-        return judged
-
-    def advantages(total, scale):
-        advantage, flat = made(total, scale)
-        spread = seen["scores"].std(1, keepdim=True)
-        return advantage * spread / spread.mean().clamp(min=1e-6), flat
-    train_rapo.judge, train_rapo.advantages = judge, advantages
-
-
-ROWS = {
-    "base": Row("what the others are compared with"),
-    "absolute": Row("Table 2: absolute only", dict(w_relative=0.0)),
-    "relative": Row("Table 2: relative only", dict(w_absolute=0.0)),
-    "binary": Row("Table 2: binary", dict(w_relative=0.0), binary),
-    "binary+relative": Row("Table 2", {}, binary),
-    "margin": Row("score differences are fitted", dict(w_absolute=0.0), margin),
-    "no format": Row("the paper has none", dict(w_format=0.0)),
-    "rel .4 abs .6": Row("reviewers: weights", dict(w_relative=0.8, w_absolute=1.2)),
-    "rel .6 abs .4": Row("reviewers: weights", dict(w_relative=1.2, w_absolute=0.8)),
-    "no cold start": Row("Table 3: 0 epochs", epochs=0),
-    "cold start 1": Row("Table 3: 1 epoch", epochs=1),
-    "cold start 10": Row("Table 3: 10 epochs", epochs=10),
-    "sigma .05": Row("width of the absolute reward", dict(sigma=0.05)),
-    "sigma .2": Row("width of the absolute reward", dict(sigma=0.2)),
-    "K 2": Row("answers per picture", dict(k=2)),
-    "K 4": Row("answers per picture: the paper's", dict(k=4)),
-    "pool of 8": Row("pictures that are compared: one GPU's", {}, pool),
-    "soft": Row("preference from the raters' spread", dict(soft_truth=True)),
-    "ties win": Row("the paper's rule", dict(ties="paper")),
-    "no KL": Row("beta", dict(beta=0.0)),
-    "beta .5": Row("beta", dict(beta=0.5)),
-    "4 updates": Row("per rollout; the clip acts", dict(updates=4)),
-    "no std": Row("advantage not divided by the group's spread", dict(advantage="none")),
-    "per token": Row("mean over tokens", {}, per_token),
-    "answer paid": Row("is it calibration? only the answer's tokens are paid", {}, paid(True)),
-    "critique paid": Row("or sight? only the critique's", {}, paid(False)),
-    "by spread": Row("a picture counts as much as its scores differ", {}, by_spread),
-    "tight gradient": Row("the gradient's clip acts", dict(max_grad_norm=0.1)),
-    "1/4 data": Row("fewer pictures", dict(limit=496)),
-    "1/16 data": Row("fewer pictures", dict(limit=220)),
-    "one set": Row("Table 4: trained on AVA alone", dict(train="AVA")),
-}
 
 
 def run_one(name: str, seed: int, root: Path, steps: int) -> None:
@@ -220,22 +105,50 @@ def done(root: Path, name: str, seed: int, steps: int) -> dict | None:
     return found if found.get("steps") == steps else None
 
 
+def difference(name: str, found: dict[str, list[dict]]) -> tuple[float, float]:
+    """PLCC of a row minus the base's, paired by seed: mean, and half of Student's interval."""
+    base = found.get("base", found[name])
+    gain = [(a["plcc_all"] or 0.0) - (b["plcc_all"] or 0.0)
+            for a, b in zip(found[name], base, strict=True)]
+    half = (student.ppf(0.975, len(gain) - 1) * np.std(gain, ddof=1) / len(gain) ** 0.5
+            if len(gain) > 1 else np.nan)
+    return float(np.mean(gain)), float(half)
+
+
 def table(found: dict[str, list[dict]]) -> None:
     """Rows, with the paired difference to the base."""
     print(f"\n{'':16} PLCC  SRCC | in domain   OOD         | PLCC - base [95 %]       "
-          "| entropy clip- clip+ flat grad distinct")
+          "| entropy clip- clip+ flat grad distinct right")
     for name, seeds in found.items():
         mean = {key: float(np.mean([s[key] or 0.0 for s in seeds])) for key in seeds[0]}
-        gain = [(a["plcc_all"] or 0.0) - (b["plcc_all"] or 0.0)
-                for a, b in zip(seeds, found.get("base", seeds), strict=True)]
-        half = (student.ppf(0.975, len(gain) - 1) * np.std(gain, ddof=1) / len(gain) ** 0.5
-                if len(gain) > 1 else np.nan)
+        gain, half = difference(name, found)
         print(f"{name:16} {mean['plcc_all']:.3f} {mean['srcc_all']:.3f} | {mean['plcc_in']:.3f} "
               f"{mean['srcc_in']:.3f} {mean['plcc_ood']:.3f} {mean['srcc_ood']:.3f} | "
-              f"{np.mean(gain):+.3f} [{np.mean(gain) - half:+.3f}, {np.mean(gain) + half:+.3f}] | "
+              f"{gain:+.3f} [{gain - half:+.3f}, {gain + half:+.3f}] | "
               f"{mean['entropy']:.3f} {mean['clip_low']:.3f} {mean['clip_high']:.3f} "
-              f"{mean['flat_groups']:.3f} {mean['grad_clipped']:.2f} {mean['distinct']:.0f}  "
-              f"{ROWS[name].why}")
+              f"{mean['flat_groups']:.3f} {mean['grad_clipped']:.2f} {mean['distinct']:3.0f}   "
+              f"{mean['right']:.3f}  {ROWS[name].why}")
+
+
+def figure(found: dict[str, list[dict]]) -> str:
+    """Each row's difference to the base: seeds as dots, the mean as a bar, its interval as a line.
+    What reaches beyond the drawing is cut off there."""
+    frame = Frame(740, 40 + 19 * len(found), (-0.3, 0.1), (0, len(found)), left=130)
+    body, end = frame.axes(ticks(-0.3, 0.1, 8), (), "mean PLCC - base"), frame.px(0.1)
+    body += f'<path class="axis" d="M{frame.px(0):.0f} {frame.top}V{frame.height - frame.bottom}"/>'
+    for i, (name, seeds) in enumerate(found.items()):
+        y, (gain, half) = frame.py(len(found) - i - 0.5), difference(name, found)
+        lo, hi = (frame.px(min(max(x, -0.3), 0.1)) for x in (gain - half, gain + half))
+        tone = "c1" if gain + half < 0 else "c2" if gain - half > 0 else "c0"
+        body += (f'<text class="end" x="{frame.left - 8}" y="{y + 4:.1f}">{name}</text>'
+                 f'<path class="{tone}" d="M{lo:.1f} {y:.1f}H{hi:.1f}"/>'
+                 f'<path class="{tone}" d="M{frame.px(max(gain, -0.3)):.1f} {y - 6:.1f}v12"/>')
+        for a, b in zip(seeds, found.get("base", seeds), strict=True):
+            x = frame.px((a["plcc_all"] or 0.0) - (b["plcc_all"] or 0.0))
+            if name != "base" and frame.left < x < end:
+                body += f'<circle class="{tone}" cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="none"/>'
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {frame.width} {frame.height}" '
+            f'width="{frame.width}">{STYLE}{body}</svg>\n')
 
 
 def main() -> None:
@@ -265,6 +178,7 @@ def main() -> None:
     found = {name: [done(root, name, seed, options.steps) for seed in options.seeds]
              for name in options.rows}
     table(found)
+    (root / "ablation.svg").write_text(figure(found), encoding="utf-8")
     print(f"{(time.perf_counter() - start) / 60:.1f} minutes, torch {torch.__version__}")
     print(json.dumps({"steps": options.steps, "seeds": options.seeds, "rows": {
         name: {key: [round(s[f"{key}_all"] or 0.0, 4) for s in seeds] for key in ("plcc", "srcc")}

@@ -87,6 +87,14 @@ def test_where_a_run_spends_its_time_is_told(tmp_path: Path, monkeypatch, capsys
         "rollout, tokens/s 60.0"]
 
 
+def test_every_claim_has_its_script_and_what_it_printed() -> None:
+    results = (ROOT / "bench" / "RESULTS.md").read_text()
+    scripts = set(re.findall(r"python (bench/\w+\.py)", README))
+    assert len(scripts) > 8
+    for script in scripts:
+        assert (ROOT / script).is_file() and f"python {script}" in results, script
+
+
 def test_the_two_commands_are_complete_in_themselves() -> None:
     """What .ci/run takes out of README: each is one line that makes its environment and runs."""
     blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)

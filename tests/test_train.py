@@ -253,6 +253,10 @@ def test_train_rapo_on_a_folder_of_ones_own(album: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     rows = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows] == [0, 1, 2]
+    section = (ROOT / "README.md").read_text().split("## What a run logs")[1].split("\n## ")[0]
+    explained = {key for line in section.splitlines() for key in
+                 re.findall(r"`(\w+)`", line.split("|")[1] if "|" in line else "")}
+    assert {key for row in rows for key in row} - explained == set()
     assert (tmp_path / "run/rapo/model.safetensors").is_file()
     assert "report:" in done.stdout and (tmp_path / "run/report.html").is_file()
     assert {p.name for p in (tmp_path / "run").glob("eval_*")} == {"eval_cold_start.json",
