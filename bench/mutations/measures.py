@@ -181,11 +181,12 @@ MEASURES = {
           'for row in rows if row.get("tokens") and row["kept"]]', "card"),
         M("a judge of few answers is suspect", "total >= ENOUGH and n", "n", "card"),
     ],
+    "nanoaes/page/parts.py": [
+        M("a dataset's name is markup", "{inline(dataset)}", "{dataset}", "cot_page"),
+    ],
     "nanoaes/page/critiques.py": [
         M("a critique is markup", 'f"<mark>{block(piece)}</mark>"', 'f"<mark>{piece}</mark>"',
           "cot_page"),
-        M("a dataset's name is markup", 'inline(str(row.get("dataset", "")))',
-          'str(row.get("dataset", ""))', "cot_page"),
         M("parts of words are marked", "(?!\\w))\"", ")\"", "cot_page"),
     ],
     "nanoaes/sharegpt.py": [

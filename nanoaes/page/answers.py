@@ -5,10 +5,9 @@ Left out: the other answers, which are dots on the ruler here and whole in compl
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
 from nanoaes.page.gallery import picture, ruler, said, spread
-from nanoaes.page.text import inline
+from nanoaes.page.parts import card
 
 PICTURES = 3  # of each step
 SMALL = 256  # pixels of a picture's longer side
@@ -42,15 +41,12 @@ def _step(rows: list[dict]) -> str:
 def _card(answers: list[dict]) -> str:
     """A picture, where its answers lie, the best and the worst of them."""
     one, ranked = answers[0], sorted(answers, key=lambda row: -row["reward"])
-    caption = (f'<b>truth {one["truth"]:.2f}</b> · {inline(one["dataset"])} · '
-               f'{inline(Path(one["image"]).name)}'
-               f'{ruler(one["truth"], *(row["score"] for row in answers))}')
     shown = {"highest reward": ranked[0], "lowest reward": ranked[-1]}
     words = "".join(said(f"{name} of {len(answers)}", {**row, "pred": row["score"]},
                          as_written=row["reward_fmt"] < 1, foot=_figures(row))
                     for name, row in list(shown.items())[:len(answers)])
-    return (f'<article class="card"><figure>{_small(one["image"], SMALL)}<figcaption>{caption}'
-            f"</figcaption></figure>{words}</article>")
+    return card(_small(one["image"], SMALL), f'truth {one["truth"]:.2f}', one["dataset"],
+                one["image"], words, ruler(one["truth"], *(row["score"] for row in answers)))
 
 
 def _figures(row: dict) -> str:

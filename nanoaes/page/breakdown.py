@@ -5,11 +5,12 @@ Left out of a page of stages, whose results have none of it.
 
 from nanoaes.choices import CHANCE, NAMES
 from nanoaes.metrics import percent, short
+from nanoaes.page.parts import table
 from nanoaes.page.text import inline
 
 HEADS = {name: f"{name.split('_')[0]}<small>of {name.split('_')[-1]}</small>" for name in NAMES} | {
     "pairs": "pairs<small>any two</small>", "pairs_apart": "pairs<small>&gt; .1 apart</small>"}
-FIGURES = {"plcc": "PLCC", "srcc": "SRCC", "krcc": "KRCC", "rmse": "RMSE", "mae": "MAE"}
+FIGURES = ("plcc", "srcc", "krcc", "rmse", "mae")
 
 
 def breakdown(evals: dict[str, dict]) -> str:
@@ -19,15 +20,6 @@ def breakdown(evals: dict[str, dict]) -> str:
     if not sets:
         return ""
     return counts(sets) + chosen(sets) + themes(sets) + calibrated(result.get("calibration"))
-
-
-def table(first: str, heads: list[str], rows: dict[str, list[str]], css: str = "") -> str:
-    """Rows by name; cells and heads are HTML."""
-    head = "".join(f"<th>{h}</th>" for h in heads)
-    body = "".join(f"<tr><th>{inline(name)}</th>{''.join(f'<td>{c}</td>' for c in cells)}</tr>"
-                   for name, cells in rows.items())
-    return (f'<div class="scroll"><table{css}><thead><tr><th>{first}</th>{head}</tr></thead>'
-            f"<tbody>{body}</tbody></table></div>")
 
 
 def cell(of: dict, key: str) -> str:
@@ -42,7 +34,7 @@ def counts(sets: dict[str, dict]) -> str:
                    f"{p['metrics']['parse_fail']:,}", *(cell(p["metrics"], k) for k in FIGURES),
                    f"{p['metrics']['distinct']:,}", percent(p["metrics"]["ties"])]
             for name, p in sets.items()}
-    heads = ["pictures", "unreadable", *FIGURES.values(), "distinct<small>scores</small>",
+    heads = ["pictures", "unreadable", *map(str.upper, FIGURES), "distinct<small>scores</small>",
              "ties<small>of pairs</small>"]
     return ("<section><h2>All figures</h2>" + table("set", heads, rows)
             + '<p class="note">Each with its 95 % bootstrap interval over pictures; a dash is a '
@@ -64,7 +56,7 @@ def chosen(sets: dict[str, dict]) -> str:
 def themes(sets: dict[str, dict]) -> str:
     """A table for each set that has themes."""
     tables = "".join(
-        f"<h3>{inline(name)}</h3>" + table("theme", ["pictures", *FIGURES.values()], {
+        f"<h3>{inline(name)}</h3>" + table("theme", ["pictures", *map(str.upper, FIGURES)], {
             theme: [f"{m['n']:,}", *(cell(m, key) for key in FIGURES)]
             for theme, m in part["themes"].items()})
         for name, part in sets.items() if part["themes"])
@@ -80,7 +72,7 @@ def calibrated(found: dict | None) -> str:
     rows = {f"{name}, {when}": [f"{part[when]['n']:,}", *(cell(part[when], k) for k in keys)]
             for name, part in found["sets"].items() for when in ("before", "after")}
     return ("<section><h2>Calibrated</h2>"
-            + table("set", ["pictures", *(FIGURES[key] for key in keys)], rows)
+            + table("set", ["pictures", *map(str.upper, keys)], rows)
             + f'<p class="note">By a map fitted to {found["labels"]:,} labelled pictures, '
               f'sigmoid({found["slope"]:.2f} · logit(score) {shift}). Those '
               "pictures are left out of both lines.</p></section>")

@@ -1,6 +1,6 @@
 """Charts as inline SVG written by hand: lines over steps, a scatter, two histograms.
 
-Every function returns a piece of HTML without scripts or addresses; style.py gives the colours.
+Every function returns a piece of HTML without scripts or addresses; parts.py gives the colours.
 Left out: zooming and tooltips (they need JavaScript; the numbers are in metrics.jsonl), logarithmic
 axes.
 """

@@ -18,10 +18,9 @@ from nanoaes.checkpoint import write_whole
 from nanoaes.cot import LEVELS, score_level
 from nanoaes.critiques import picture_of
 from nanoaes.metrics import DASH, percent
-from nanoaes.page.breakdown import table
 from nanoaes.page.charts import histogram, histogram_peak
 from nanoaes.page.gallery import paragraphs, picture, ruler
-from nanoaes.page.style import STYLE
+from nanoaes.page.parts import card, opening, table, tiles
 from nanoaes.page.text import block, inline, plain
 
 KEPT, REJECTED = 12, 6  # critiques that are shown, of each filter
@@ -78,15 +77,8 @@ def write_page(path: Path, title: str, rows: Sequence[dict[str, Any]], card: dic
 
 
 def _page(name: str, rows: list[dict[str, Any]], card: dict[str, Any]) -> Iterator[str]:
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
-    yield ('<!doctype html><html lang="en"><head><meta charset="utf-8">'
-           f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-           f"<title>{plain(name)}</title>"
-           '<meta name="viewport" content="width=device-width, initial-scale=1">'
-           f"<style>{STYLE}{CSS}</style></head><body><main><header>"
-           f'<div class="over">nanoaes · AesCoT</div><h1>{inline(name)}</h1>'
-           '<p class="lede">What a teacher wrote about scored pictures, what the filters found in '
-           "it, and what is left to learn from.</p></header>")
+    yield opening("AesCoT", name, "What a teacher wrote about scored pictures, what the filters "
+                  "found in it, and what is left to learn from.", CSS)
     yield from (f'<p class="running">{inline(short)}</p>' for short in [card["short"]] if short)
     yield from (f'<p class="running warn"><b>warning:</b> {inline(warning)}</p>'
                 for warning in card["warnings"])
@@ -103,23 +95,22 @@ def _tiles(card: dict[str, Any]) -> str:
     """The card's first figures in large type."""
     tokens = card["tokens"] or {}
     wanted = f"{card['target']:,} wanted" if card["target"] else ""
-    tiles = [("kept", f"{card['kept']:,}", wanted),
-             ("of critiques", f"{card['critiques']:,}", f"{percent(card['keep_rate'])} kept"),
-             ("refused by the teacher", f"{card['refusals']:,}", ""),
-             ("without the judge's answer", f"{card['unjudged']:,}", "")]
+    rows = [("kept", f"{card['kept']:,}", wanted),
+            ("of critiques", f"{card['critiques']:,}", f"{percent(card['keep_rate'])} kept"),
+            ("refused by the teacher", f"{card['refusals']:,}", ""),
+            ("without the judge's answer", f"{card['unjudged']:,}", "")]
     if tokens:
         each = DASH if tokens["per_kept"] is None else f"{tokens['per_kept']:,.0f}"
-        tiles.append(("tokens for each one kept", each, f"{tokens['asked']:,} asked, "
-                      f"{tokens['answered']:,} answered, {tokens['requests']:,} requests"))
-    return '<div class="tiles">{}</div>'.format("".join(
-        f"<div><span>{name}</span><b>{value}</b><span>{more}</span></div>"
-        for name, value, more in tiles))
+        rows.append(("tokens for each one kept", each, f"{tokens['asked']:,} asked, "
+                     f"{tokens['answered']:,} answered, {tokens['requests']:,} requests"))
+    return tiles(rows)
 
 
 def _filters(card: dict[str, Any]) -> str:
     """How many critiques each filter has rejected."""
-    rows = {called(flag): [_link(flag, part["count"]), percent(part["share"]),
-                          f"{part['alone']:,}", inline(MEANS.get(flag, ELSE))]
+    rows = {called(flag): [f'<a href="#{plain(flag)}">{part["count"]:,}</a>' if part["count"] else
+                           "0", percent(part["share"]), f"{part['alone']:,}",
+                           inline(MEANS.get(flag, ELSE))]
             for flag, part in card["filters"].items()}
     return ("<section><h2>Filters</h2>"
             + table("filter", ["rejected", "share", "alone", "what it finds"], rows,
@@ -127,10 +118,6 @@ def _filters(card: dict[str, Any]) -> str:
             + '<p class="note">Whatever one of them rejects is not kept. None hides another: a '
               "critique may stand in several lines; alone are those that no other filter "
               "rejects.</p></section>")
-
-
-def _link(flag: str, count: int) -> str:
-    return f'<a href="#{plain(flag)}">{count:,}</a>' if count else "0"
 
 
 def _levels(card: dict[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -195,11 +182,10 @@ def _rejected(rows: list[dict[str, Any]], flag: str) -> Iterator[str]:
 
 
 def _card(row: dict[str, Any], side: int, words: str) -> str:
-    path, score = Path(row["image"]), row["score"]
-    level = LEVELS[score_level(score)]
-    return (f'<article class="card"><figure>{_picture(str(path), side)}<figcaption><b>{level}, '
-            f'{score:.2f}</b> · {inline(str(row.get("dataset", "")))} · {inline(path.name)}'
-            f'{ruler(score)}</figcaption></figure><div class="said">{words}</div></article>')
+    image, score = row["image"], row["score"]
+    return card(_picture(image, side), f"{LEVELS[score_level(score)]}, {score:.2f}",
+                str(row.get("dataset", "")), image, f'<div class="said">{words}</div>',
+                ruler(score))
 
 
 def marked(text: str, why: str) -> str:

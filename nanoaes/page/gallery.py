@@ -14,6 +14,7 @@ from PIL import Image
 from nanoaes.errors import UserError
 from nanoaes.images import load_image
 from nanoaes.page.charts import known
+from nanoaes.page.parts import card
 from nanoaes.page.text import block, inline, plain
 from nanoaes.prompt import critique_of
 
@@ -22,7 +23,7 @@ SIDE = 512  # pixels of an embedded picture's longer side; a smaller one is kept
 
 
 def gallery(evals: dict[str, dict]) -> str:
-    """A dozen pictures with what each stage said about them."""
+    """The section; nothing of results without pictures."""
     cards = ""
     for name, item in pick_gallery(evals):
         words = ""
@@ -30,17 +31,15 @@ def gallery(evals: dict[str, dict]) -> str:
             items = result["sets"].get(name, {}).get("items", [])
             match = next((i for i in items if i["image"] == item["image"]), None)
             words += said(stage, match)
-        caption = (f'<b>truth {item["truth"]:.2f}</b> · {inline(name)} · '
-                   f'{inline(Path(item["image"]).name)}')
-        cards += (f'<article class="card"><figure>{picture(item["image"])}<figcaption>{caption}'
-                  f"</figcaption></figure>{words}</article>")
+        cards += card(picture(item["image"]), f'truth {item["truth"]:.2f}', name, item["image"],
+                      words)
     return (f'<section><h2>Critiques</h2><p class="note">The same pictures at every stage. On the '
             'ruler from 0 to 1 the bar is what people said, the dot what the model answered.</p>'
             f'<div style="--n:{max(1, len(evals))}">{cards}</div></section>') if cards else ""
 
 
-def pick_gallery(evals: dict[str, dict], count: int = GALLERY) -> list[tuple[str, dict]]:
-    """(set, item) of `count` pictures: the sets in equal shares, each over its range of truth.
+def pick_gallery(evals: dict[str, dict]) -> list[tuple[str, dict]]:
+    """(set, item) of GALLERY pictures: the sets in equal shares, each over its range of truth.
 
     Deterministic; chosen among the last stage's items, the other stages are matched by image.
     """
@@ -48,7 +47,7 @@ def pick_gallery(evals: dict[str, dict], count: int = GALLERY) -> list[tuple[str
     sets = {name: result["items"] for name, result in sets.items() if result["items"]}
     picked = []
     for i, (name, items) in enumerate(sets.items()):
-        share = count // len(sets) + (i < count % len(sets))
+        share = GALLERY // len(sets) + (i < GALLERY % len(sets))
         picked += [(name, item) for item in spread(items, share)]
     return picked
 

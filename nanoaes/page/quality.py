@@ -4,8 +4,8 @@ Of a single model a line for each of its sets. Left out: single critiques (`gall
 """
 
 from nanoaes.metrics import DASH
-from nanoaes.page.breakdown import table
 from nanoaes.page.curves import CRITIQUES, recorded
+from nanoaes.page.parts import table
 
 HEADS = {"level": "judge as<small>people do</small>",
          "consistent": "judge as<small>they score</small>",

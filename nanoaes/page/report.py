@@ -1,18 +1,18 @@
 """One self-contained HTML page of a run: results, training curves, distributions, critiques.
 
 It can be written while the run goes on. Pictures are embedded (gallery.py, answers.py), charts are
-inline SVG (curves.py, charts.py) and so are the styles (style.py): the page needs no network and no
-JavaScript, follows the reader's light or dark setting and reads on a phone. Whatever a model wrote
-is data and is made safe to show (text.py). Left out: sorting, zooming, and every picture but a
-dozen; the numbers are in metrics.jsonl and the evaluations' JSON.
+inline SVG (curves.py, charts.py): the page needs no network and no JavaScript, follows the reader's
+light or dark setting and reads on a phone. Whatever a model wrote is data and is made safe to show
+(text.py). Left out: sorting, zooming, and every picture but a dozen; the numbers are in
+metrics.jsonl and the evaluations' JSON.
 """
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from nanoaes.checkpoint import write_whole
 from nanoaes.metrics import CORRELATIONS, DASH, cut_share, percent, short, unreadable
 from nanoaes.page import charts
 from nanoaes.page.answers import told
@@ -20,9 +20,9 @@ from nanoaes.page.breakdown import breakdown
 from nanoaes.page.charts import known
 from nanoaes.page.curves import effort, training
 from nanoaes.page.gallery import gallery
+from nanoaes.page.parts import opening, tiles
 from nanoaes.page.quality import quality
-from nanoaes.page.style import STYLE
-from nanoaes.page.text import block, inline, plain
+from nanoaes.page.text import block, inline
 
 # A column's heading -> a stage's share; older results lack "cut", and so does their table.
 SHARES = {"unreadable": unreadable, "cut off": cut_share}
@@ -35,9 +35,9 @@ READ_BY = {"greedy": "Scores are the numbers written.",
 REAL_WORLD = "How well a model's judgement of beauty agrees with people's."
 
 
-def write_report(path: str | os.PathLike, title: str, history: list[dict],
-                 evals: dict[str, dict], config: dict, notes: list[str], *,
-                 answers: Sequence[dict] = (), steps: int = 0) -> Path:
+def write_report(path: Path, title: str, history: list[dict], evals: dict[str, dict],
+                 config: dict, notes: list[str], *, answers: Sequence[dict] = (), steps: int = 0
+                 ) -> Path:
     """Write the page, atomically (a reader never sees half of it), and return its path.
 
     Args:
@@ -58,20 +58,13 @@ def write_report(path: str | os.PathLike, title: str, history: list[dict],
     Raises:
         OSError: the page cannot be written. A picture that cannot be read leaves a grey square.
     """
-    path = Path(path)
     made = not any(config.get(key) for key in ("train", "test_in", "test_ood"))
-    head = (f'<header><div class="over">nanoaes · report</div><h1>{inline(title)}</h1>'
-            f'<p class="lede">{MADE_WORLD if made else REAL_WORLD}</p></header>')
-    body = [head, _running(history, steps) if steps and not evals else _results(evals),
-            breakdown(evals), training(history) if history else "", quality(evals, history),
-            effort(history), told(answers), _distributions(evals), gallery(evals),
-            _appendix(evals, config, notes)]
-    page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{plain(title)}'
-            '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<style>{STYLE}</style></head><body><main>{"".join(body)}</main></body></html>')
-    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, path)
+    write_whole(path, [
+        opening("report", title, MADE_WORLD if made else REAL_WORLD),
+        _running(history, steps) if steps and not evals else _results(evals), breakdown(evals),
+        training(history) if history else "", quality(evals, history), effort(history),
+        told(answers), _distributions(evals), gallery(evals), _appendix(evals, config, notes),
+        "</main></body></html>"])
     return path
 
 
@@ -118,16 +111,14 @@ def _domains(evals: dict[str, dict]) -> dict[str, str]:
 def _tiles(evals: dict[str, dict]) -> str:
     """Three gains in large type and the share of unreadable answers, first stage to last."""
     first, *_, last = [*evals.values(), *evals.values()]  # one stage is both
-    tiles = []
+    rows = []
     for name, domain, key in (("mean PLCC", "all", "plcc"), ("mean SRCC", "all", "srcc"),
                               ("out of domain PLCC", "ood", "plcc")):
         a, b = first["mean"][domain][key], last["mean"][domain][key]
-        tiles.append((name, short(b), f"from {short(a)}, {_gain(a, b)}"))
-    tiles.append(("unreadable answers", percent(unreadable(last)),
-                  f"from {percent(unreadable(first))}"))
-    return '<div class="tiles">{}</div>'.format("".join(
-        f"<div><span>{name}</span><b>{value}</b><span>{was if len(evals) > 1 else ''}</span></div>"
-        for name, value, was in tiles))
+        rows.append((name, short(b), f"from {short(a)}, {_gain(a, b)}"))
+    rows.append(("unreadable answers", percent(unreadable(last)),
+                 f"from {percent(unreadable(first))}"))
+    return tiles((name, value, was if len(evals) > 1 else "") for name, value, was in rows)
 
 
 def _gain(before: float | None, after: float | None) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanoaes.page.gallery import paragraphs, picture
-from nanoaes.page.style import STYLE
+from nanoaes.page.parts import POLICY, opening
 from nanoaes.page.text import inline, plain
 
 MOST = 2000  # pictures
@@ -127,15 +127,9 @@ def sheet(title: str, note: str, shots: Iterable[Shot], images: Iterable[str]) -
         shots: at most MOST, the best first.
         images: HTML of each one's picture, from `thumbnail`.
     """
-    policy = (f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-              f"script-src 'sha256-{_hash(SCRIPT)}'; base-uri 'none'; form-action 'none'")
-    yield ('<!doctype html><html lang="en"><head><meta charset="utf-8">'
-           f'{SIGN}<meta http-equiv="Content-Security-Policy" content="{policy}">'
-           f"<title>{plain(title)}</title>"
-           '<meta name="viewport" content="width=device-width, initial-scale=1">'
-           f"<style>{STYLE}{CSS}</style></head><body><main><header>"
-           f'<div class="over">nanoaes · contact sheet</div><h1>{inline(title)}</h1>'
-           f'<p class="lede">{inline(note)}</p></header>{FORM}<ol class="shots">')
+    policy = f"{POLICY}; form-action 'none'; script-src 'sha256-{_hash(SCRIPT)}'"
+    yield opening("contact sheet", title, inline(note), CSS, policy, SIGN)
+    yield f'{FORM}<ol class="shots">'
     for shot, image in zip(shots, images, strict=True):
         yield _card(shot, image)
     yield ('</ol><p class="none empty" hidden>No picture has all of these words and stars.</p>'

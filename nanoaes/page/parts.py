@@ -1,9 +1,16 @@
-"""The report's style sheet.
+"""What every page is made of: the style sheet, its opening, figures in large type, tables, cards.
 
 One palette, light and dark, serves text and drawings; its hues stay apart for colour-blind eyes,
-and lines differ in dash as well. No fonts or addresses from outside. Left out: a layout for print.
+and lines differ in dash as well. A page asks for nothing from outside, and its policy has a browser
+see to it. Left out: a layout for print.
 """
 
+from collections.abc import Iterable
+from pathlib import Path
+
+from nanoaes.page.text import inline, plain
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
 STYLE = """
 :root{color-scheme:light dark;--page:#fbfaf7;--ink:#1d2126;--soft:#5b6169;--faint:#9aa0a6;
   --line:#e6e3dc;--bar:#cfcabf;--tint:#2563a81f;
@@ -104,3 +111,37 @@ svg.plot{display:block;width:100%;height:auto;overflow:visible}
 .plot .dot{fill:var(--c)}.plot .point{fill:var(--c0);fill-opacity:.5}
 .plot .truth{fill:var(--bar)}.plot .pred{fill:var(--tint);stroke:var(--c0);stroke-width:1.4}
 """
+
+
+def opening(kind: str, title: str, lede: str, css: str = "", policy: str = POLICY, sign: str = ""
+            ) -> str:
+    """From the first byte to the end of the header. lede: HTML; sign: a tag it is known by."""
+    return ('<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            f'{sign}<meta http-equiv="Content-Security-Policy" content="{policy}">'
+            f"<title>{plain(title)}</title>"
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<style>{STYLE}{css}</style></head><body><main><header>"
+            f'<div class="over">nanoaes · {kind}</div><h1>{inline(title)}</h1>'
+            f'<p class="lede">{lede}</p></header>')
+
+
+def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
+    """(name, value, remark) of each figure."""
+    return '<div class="tiles">{}</div>'.format("".join(
+        f"<div><span>{name}</span><b>{value}</b><span>{remark}</span></div>"
+        for name, value, remark in rows))
+
+
+def table(first: str, heads: list[str], rows: dict[str, list[str]], css: str = "") -> str:
+    """Rows by name; cells and heads are HTML."""
+    head = "".join(f"<th>{h}</th>" for h in heads)
+    body = "".join(f"<tr><th>{inline(name)}</th>{''.join(f'<td>{c}</td>' for c in cells)}</tr>"
+                   for name, cells in rows.items())
+    return (f'<div class="scroll"><table{css}><thead><tr><th>{first}</th>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>")
+
+
+def card(shown: str, fact: str, dataset: str, image: str, words: str, marks: str = "") -> str:
+    """A picture, what is known of it, and what is said. All HTML but two names; image: a path."""
+    return (f'<article class="card"><figure>{shown}<figcaption><b>{fact}</b> · {inline(dataset)} '
+            f"· {inline(Path(image).name)}{marks}</figcaption></figure>{words}</article>")
