@@ -38,7 +38,7 @@ from nanoaes.leak import leaks  # noqa: E402
 from nanoaes.metrics import CORRELATIONS, resamples  # noqa: E402
 from nanoaes.paired import Items, opened, percentiles  # noqa: E402
 from nanoaes.prompt import critique_of, parse_score  # noqa: E402
-from nanoaes.toy.teacher import critique_quality  # noqa: E402
+from nanoaes.toy.road import quality_of  # noqa: E402
 from nanoaes.toy.world import read_attributes, verdict  # noqa: E402
 
 ARMS = ("filtered", "unfiltered")
@@ -116,7 +116,8 @@ def spoken(parts: list[dict], notes: dict[Path, list[int]]) -> dict[str, float]:
     items = [item for part in parts for item in part["items"]]
     critiques = [critique_of(item["text"]) for item in items]
     numbers = [parse_score(item["text"]) for item in items]
-    named, right = critique_quality(critiques, [Path(item["image"]) for item in items], notes)
+    named, right = quality_of([{**item, "text": critique} for item, critique in
+                               zip(items, critiques, strict=True)], notes)
     off = [number is not None and f"a {verdict(number)} picture" not in critique
            for critique, number in zip(critiques, numbers, strict=True)]
     return {"leak": float(np.mean([leaks(c) for c in critiques])), "named": named, "right": right,

@@ -18,6 +18,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from nanoaes.metrics import figures  # noqa: E402
+from nanoaes.toy.road import quality_of  # noqa: E402
 from nanoaes.toy.world import WORDS, read_attributes, read_critique  # noqa: E402
 
 STAGES = ("backbone", "cold start", "RAPO")
@@ -52,9 +53,8 @@ def look(run: Path) -> dict[str, float]:
             truth = np.array([item["truth"] for item in items])
             said = [read_critique(item["text"]) for item in items]
             real = [dict(zip(WORDS, notes[Path(i["image"]).resolve()], strict=True)) for i in items]
-            right = sum(a[name] == b[name] for a, b in zip(said, real, strict=True) for name in a)
-            rows.append((part["metrics"]["plcc"], fitted(said, truth),
-                         right / max(1, sum(map(len, said))), fitted(real, truth)))
+            rows.append((part["metrics"]["plcc"], fitted(said, truth), quality_of(items, notes)[1],
+                         fitted(real, truth)))
         for key, value in zip(("written", "of its words", "right", "true levels"),
                               np.mean(rows, axis=0), strict=True):
             out[f"{stage}: {key}"] = float(value)

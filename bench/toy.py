@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from nanoaes.metrics import format_table, unreadable  # noqa: E402
 from nanoaes.quality import add_quality  # noqa: E402
-from nanoaes.toy.teacher import critique_quality  # noqa: E402
+from nanoaes.toy.road import quality_of  # noqa: E402
 from nanoaes.toy.world import read_attributes  # noqa: E402
 
 STAGES = {"backbone": "backbone", "cold start": "sft", "RAPO": "rapo"}  # -> the keys below
@@ -51,8 +51,7 @@ def numbers(run: Path) -> dict:
     row = {}
     for stage, result in evals.items():
         items = [item for part in result["sets"].values() for item in part["items"]]
-        named, right = critique_quality([i["text"] for i in items],
-                                        [Path(i["image"]) for i in items], notes)
+        named, right = quality_of(items, notes)
         row |= {f"{STAGES[stage]}_plcc": result["mean"]["all"]["plcc"],
                 f"{STAGES[stage]}_srcc": result["mean"]["all"]["srcc"],
                 f"{STAGES[stage]}_named": named, f"{STAGES[stage]}_named_right": right}

@@ -15,13 +15,13 @@ from nanoaes.critiques import current, read_critiques
 from nanoaes.datasets import Example
 from nanoaes.errors import NoAnswer, Refused, UserError
 from nanoaes.leak import leaks
+from nanoaes.toy.road import quality_of
 from nanoaes.toy.teacher import (
     INVENT_RATE,
     LEAK_RATE,
     MISMATCH_RATE,
     ToyJudge,
     ToyTeacher,
-    critique_quality,
 )
 from nanoaes.toy.world import WORDS, critique, read_critique, true_score, verdict
 
@@ -81,13 +81,11 @@ def test_kept_critiques_are_true_and_fit_the_score() -> None:
             assert verdict(score) in text and not any(c.isdigit() for c in text)
 
 
-def test_critique_quality_counts_named_and_right_dimensions() -> None:
-    notes = {Path("/a"): [0, 0, 0, 0, 0]}
-    rng = np.random.default_rng(0)
-    assert critique_quality([critique([0] * 5, 0.1, rng)], [Path("/a")], notes) == (5, 1.0)
-    text = f"{WORDS['light'][0][0]} light, {WORDS['mood'][2][0]} mood"
-    assert critique_quality([text], [Path("/a")], notes) == (2, 0.5)
-    assert critique_quality(["nothing"], [Path("/a")], notes) == (0, 0.0)
+def test_named_and_right_dimensions_are_counted() -> None:
+    half = f"{WORDS['light'][0][0]} light, {WORDS['mood'][2][0]} mood"
+    for text, quality in ((critique([0] * 5, 0.1, np.random.default_rng(0)), (5, 1.0)),
+                          (half, (2, 0.5)), ("nothing", (0, 0.0))):
+        assert quality_of([{"image": "/a", "text": text}], {Path("/a"): [0] * 5}) == quality
 
 
 def test_collect_goes_on_where_it_was_stopped(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from nanoaes.toy.teacher import critique_quality
-from nanoaes.toy.world import build_world, read_attributes, toy_specs
+from nanoaes.toy.world import WORDS, build_world, read_attributes, read_critique, toy_specs
 
 
 def sets(world: Path, seed: int | None) -> tuple[str, str, str]:
@@ -34,5 +33,12 @@ def remark(result: dict, world: Path) -> str:
 
 
 def quality_of(items: list[dict], notes: dict[Path, list[int]]) -> tuple[float, float]:
-    """`critique_quality` of an evaluation's items."""
-    return critique_quality([i["text"] for i in items], [Path(i["image"]) for i in items], notes)
+    """Of an evaluation's items: how many dimensions a critique names (mean, 0..5), and the share
+    of those that is named rightly (0..1)."""
+    named = right = 0
+    for item in items:
+        truth = dict(zip(WORDS, notes[Path(item["image"]).resolve()], strict=True))
+        said = read_critique(item["text"])
+        named += len(said)
+        right += sum(truth[name] == level for name, level in said.items())
+    return named / max(len(items), 1), right / max(named, 1)

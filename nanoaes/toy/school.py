@@ -31,6 +31,8 @@ from nanoaes.toy.world import WORDS, critique, draw_qualities, level, true_score
 from nanoaes.vlm import VLM
 
 DESCRIBE_PROMPT = "Describe this photograph."
+PICTURES, BATCH = 3000, 64  # of the schooling; of a step of sight
+SIGHT, TALK = 320, 500  # steps of the two terms
 
 
 def small_talk(qualities: np.ndarray, rng: np.random.Generator) -> str:
@@ -55,19 +57,19 @@ def lesson(qualities: np.ndarray, rng: np.random.Generator) -> tuple[str, str]:
     return DESCRIBE_PROMPT, critique(levels, true_score(qualities), rng)
 
 
-def learn_to_see(vlm: VLM, images: list[Image.Image], qualities: np.ndarray, steps: int,
-                 rng: np.random.Generator, batch: int = 64, lr: float = 1.5e-3) -> float:
-    """Term 1. qualities: (n, 5). Returns the share of levels named rightly in the last step."""
+def learn_to_see(vlm: VLM, images: list[Image.Image], qualities: np.ndarray,
+                 rng: np.random.Generator) -> None:
+    """Term 1. qualities: (n, 5)."""
     targets = torch.tensor([[level(q) for q in row] for row in qualities])
     visual = vlm.hf.model.visual
     probe = nn.Linear(visual.config.out_hidden_size, 3 * targets.shape[1])
     optimizer = torch.optim.AdamW([*visual.parameters(), *probe.parameters()], betas=(0.9, 0.98))
-    lr_at = cosine(lr, steps, warmup=30)
-    for step in (bar := progress(range(steps), "toy backbone learns to see")):
-        chosen = rng.integers(0, len(images), batch)
-        prompts = vlm.prompts([images[i] for i in chosen], [TOY_PROMPT] * batch)
+    lr_at = cosine(1.5e-3, SIGHT, warmup=30)
+    for step in (bar := progress(range(SIGHT), "toy backbone learns to see")):
+        chosen = rng.integers(0, len(images), BATCH)
+        prompts = vlm.prompts([images[i] for i in chosen], [TOY_PROMPT] * BATCH)
         features = visual(prompts.pixels, grid_thw=prompts.grid).pooler_output
-        logits = probe(features.view(batch, -1, features.shape[-1]).mean(1)).view(batch, -1, 3)
+        logits = probe(features.view(BATCH, -1, features.shape[-1]).mean(1)).view(BATCH, -1, 3)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets[chosen].flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(visual.parameters(), 1.0)
@@ -77,32 +79,26 @@ def learn_to_see(vlm: VLM, images: list[Image.Image], qualities: np.ndarray, ste
         optimizer.zero_grad()
         right = (logits.argmax(-1) == targets[chosen]).float().mean().item()
         bar.set_postfix(loss=f"{loss.item():.3f}", right=f"{right:.2f}")
-    return right
 
 
-def build_backbone(path: Path, seed: int, n_pictures: int = 3000, sight: int = 320,
-                   talk: int = 500) -> Path:
-    """Make, school and save the backbone under `path`, or find it there. Returns `path`.
-
-    Args:
-        sight, talk: steps of the two terms.
-    """
+def build_backbone(path: Path, seed: int) -> Path:
+    """Make, school and save the backbone under `path`, or find it there. Returns `path`."""
     if (path / "config.json").is_file():
         return path
     rng = np.random.default_rng([seed, 77])
-    images, qualities = [], np.zeros((n_pictures, len(WORDS)))
-    for i in progress(range(n_pictures), "pictures for the toy's schooling"):
+    images, qualities = [], np.zeros((PICTURES, len(WORDS)))
+    for i in progress(range(PICTURES), "pictures for the toy's schooling"):
         qualities[i] = draw_qualities(rng, (1 / 3, 1 / 3, 1 / 3))
         images.append(render(qualities[i], rng.choice(MANNERS, p=(0.6, 0.2, 0.2)), rng))
     words = [text for q in qualities[:500] for text in lesson(q, rng)]
     vlm = make_model(make_tokenizer([CHAT_WORDS, *words]), seed)
-    learn_to_see(vlm, images, qualities, sight, rng)
+    learn_to_see(vlm, images, qualities, rng)
 
     def lessons_at(step: int) -> list[Lesson]:
-        chosen = rng.integers(0, n_pictures, 32)
+        chosen = rng.integers(0, PICTURES, 32)
         return [Lesson(images[i], *lesson(qualities[i], rng)) for i in chosen]
 
-    fit(vlm, lessons_at, steps=talk, lr_at=cosine(2e-3, talk, warmup=30), weight_decay=0.01,
+    fit(vlm, lessons_at, steps=TALK, lr_at=cosine(2e-3, TALK, warmup=30), weight_decay=0.01,
         label="toy backbone learns to talk")
     with publish(path) as folder:
         vlm.save(folder)

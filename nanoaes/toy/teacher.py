@@ -18,7 +18,7 @@ class ToyTeacher:
     """Writes what the notes say, in its own choice of words, with the errors of its kind.
 
     Args:
-        notes: picture -> five levels (`toy.read_attributes`).
+        notes: picture -> five levels (`world.read_attributes`).
     """
 
     name = "toy"
@@ -59,15 +59,3 @@ class ToyJudge:
         """The dimensions that are named with a word of the wrong level."""
         notes = dict(zip(WORDS, self.notes[image.resolve()], strict=True))
         return [name for name, level in read_critique(critique).items() if notes[name] != level]
-
-
-def critique_quality(texts: list[str], images: list[Path], notes: dict[Path, list[int]]
-                     ) -> tuple[float, float]:
-    """How many dimensions critiques name (mean, 0..5) and the share named correctly (0..1)."""
-    named = correct = 0
-    for text, image in zip(texts, images, strict=True):
-        truth = dict(zip(WORDS, notes[image.resolve()], strict=True))
-        said = read_critique(text)
-        named += len(said)
-        correct += sum(truth[name] == level for name, level in said.items())
-    return named / max(len(texts), 1), correct / max(named, 1)

@@ -17,7 +17,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 from scipy.stats import norm
 
+from nanoaes.cot import score_level
 from nanoaes.errors import UserError
 from nanoaes.progress import progress
 from nanoaes.toy.render import render
@@ -38,7 +39,7 @@ WORDS = {  # dimension -> two words for each level: bad, fair, good
 }
 WEIGHTS = np.array([0.22, 0.18, 0.22, 0.20, 0.18])  # what the raters care about
 LEVEL_CENTRES = np.array([0.15, 0.50, 0.85])
-VERDICTS = ("weak", "fair", "strong")  # of the score, at the paper's borders .4 and .7
+VERDICTS = ("weak", "fair", "strong")  # of each of `cot.LEVELS`
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def ratings(score: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def verdict(score: float) -> str:
-    """The paper's three levels of a score: bad [0, .4), fair [.4, .7), good [.7, 1]."""
-    return VERDICTS[int(score >= 0.4) + int(score >= 0.7)]
+    """The word for a score's level."""
+    return VERDICTS[score_level(score)]
 
 
 def critique(levels: list[int], score: float, rng: np.random.Generator) -> str:
@@ -167,8 +168,7 @@ def build_world(root: Path, seed: int | None) -> Path:
         album[photo.plan.name].append(photo)
     for name, rows in album.items():
         WRITERS[name](aside / name, rows)
-    text = "".join(json.dumps(row) + "\n" for row in attributes)
-    (aside / "attributes.jsonl").write_text(text)
+    _write(aside / "attributes.jsonl", map(json.dumps, attributes))
     (aside / "seed").write_text(str(seed))
     os.replace(aside, root)
     return root
@@ -184,45 +184,42 @@ FOLDERS = {"AVA": "images", "TAD66K": "TAD66K", "PARA": "imgs/session1",
            "AADB": "AADB_newtest_originalSize"}
 
 
+def _write(path: Path, lines: Iterable[object], end: str = "\n") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}{end}" for line in lines), newline="")
+
+
 def _write_ava(root: Path, rows: list[Photo]) -> None:
-    lines = []
-    for i, photo in enumerate(rows):
-        votes = np.bincount(np.rint(1 + 9 * photo.ratings).astype(int), minlength=11)[1:]
-        lines.append(f"{i + 1} {photo.number} {' '.join(map(str, votes))} 1 22 1396")
-    (root / "AVA.txt").write_text("\n".join(lines) + "\n")
-    test = [f"{photo.number}\n" for photo in rows if photo.split == "test"]
-    (root / "aesthetics_image_lists").mkdir()
-    (root / "aesthetics_image_lists" / "generic_test.jpgl").write_text("".join(test))
+    votes = [np.bincount(np.rint(1 + 9 * p.ratings).astype(int), minlength=11)[1:] for p in rows]
+    _write(root / "AVA.txt", (f"{i} {p.number} {' '.join(map(str, n))} 1 22 1396"
+                              for i, (p, n) in enumerate(zip(rows, votes, strict=True), 1)))
+    _write(root / "aesthetics_image_lists" / "generic_test.jpgl",
+           (p.number for p in rows if p.split == "test"))
 
 
 def _write_tad66k(root: Path, rows: list[Photo]) -> None:
-    (root / "labels" / "merge").mkdir(parents=True)
     for split in ("train", "test"):
         lines = [f"{p.name},{1 + 9 * p.ratings.mean():.4f}" for p in rows if p.split == split]
-        text = "\r\n".join(["image,score", *lines, ""])
-        (root / "labels" / "merge" / f"{split}.csv").write_text(text, newline="")
+        _write(root / "labels" / "merge" / f"{split}.csv", ["image,score", *lines], "\r\n")
 
 
 def _write_para(root: Path, rows: list[Photo]) -> None:
-    (root / "annotation").mkdir()
     head = "sessionId,imageName,semantic,aestheticScore_mean,aestheticScore_std"
     lines = [f"session1,{p.name},scene,{1 + 4 * p.ratings.mean():.4f},{4 * p.ratings.std():.4f}"
              for p in rows]
-    (root / "annotation" / "PARA-GiaaTest.csv").write_text("\n".join([head, *lines, ""]))
+    _write(root / "annotation" / "PARA-GiaaTest.csv", [head, *lines])
 
 
 def _write_aadb(root: Path, rows: list[Photo]) -> None:
-    (root / "imgListFiles_label").mkdir()
-    lines = [f"{p.name} {p.ratings.mean():.4f}" for p in rows]
-    path = root / "imgListFiles_label" / "imgListTestNewRegression_score.txt"
-    path.write_text("\n".join([*lines, ""]))
+    _write(root / "imgListFiles_label" / "imgListTestNewRegression_score.txt",
+           (f"{p.name} {p.ratings.mean():.4f}" for p in rows))
 
 
 WRITERS = {"AVA": _write_ava, "TAD66K": _write_tad66k, "PARA": _write_para, "AADB": _write_aadb}
 
 
 def toy_specs(root: Path) -> dict[str, str]:
-    """The specs (`data.read_dataset`) of the toy world's training and test sets."""
+    """The specs (`datasets.read_dataset`) of the toy world's training and test sets."""
     return {"train": f"ava:{root}/AVA,tad66k:{root}/TAD66K",
             "test_in": f"ava:{root}/AVA,tad66k:{root}/TAD66K",
             "test_ood": f"para:{root}/PARA,aadb:{root}/AADB"}
