@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from nanoaes.checkpoint import read_rows, write_whole  # noqa: E402
 from nanoaes.cot import score_level  # noqa: E402
-from nanoaes.leak import leaks  # noqa: E402
+from nanoaes.leak import leak_in  # noqa: E402
 from nanoaes.metrics import CORRELATIONS, resamples  # noqa: E402
 from nanoaes.paired import Items, opened, percentiles  # noqa: E402
 from nanoaes.prompt import critique_of, parse_score  # noqa: E402
@@ -120,8 +120,8 @@ def spoken(parts: list[dict], notes: dict[Path, list[int]]) -> dict[str, float]:
                                zip(items, critiques, strict=True)], notes)
     off = [number is not None and f"a {verdict(number)} picture" not in critique
            for critique, number in zip(critiques, numbers, strict=True)]
-    return {"leak": float(np.mean([leaks(c) for c in critiques])), "named": named, "right": right,
-            "off": float(np.mean(off))}
+    return {"leak": float(np.mean([leak_in(c) != "" for c in critiques])), "named": named,
+            "right": right, "off": float(np.mean(off))}
 
 
 def difference(a: Items, b: Items, key: str) -> list[float]:

@@ -36,7 +36,6 @@ _FUNCTION = {  # common words of each language, some of several; a few of photog
     "di", "vi": "và của là một có không với trong",
 }
 _WORDS = {code: frozenset(words.split()) for code, words in _FUNCTION.items()}
-LANGUAGES = (*_FUNCTION, *_SCRIPTS)
 
 _FOREIGN = 0.25  # of the letters or of the function words: more than a name or a quotation
 _NAMES = 0.2  # of the letters may be Latin in a critique in another script

@@ -169,13 +169,8 @@ _SCORE = _any(r"\bscor\w+")
 _LEAK = _any(*_OF_HOW_MANY, *_STARS_AND_POINTS, *_BARE, *_TALK, *_LEVELS, *_OTHER_LANGUAGES)
 
 
-def leaks(critique: str) -> bool:
-    """Whether the critique gives the score away: a score written out, or talk of scoring."""
-    return leak_in(critique) != ""
-
-
 def leak_in(critique: str) -> str:
-    """The words that do, "" if there are none."""
+    """The words that give the score away, written out or by talk of scoring; "" without any."""
     said = (_SCORE.sub("_", part) if _SCORED_ELSE.search(part) else part
             for part in re.split(r"(?<=[.!?]) ", _plain(critique)))
     found = _LEAK.search(_OTHER.sub(" _ ", " ".join(said)))

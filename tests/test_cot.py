@@ -14,7 +14,6 @@ from nanoaes.cot import Draw, balance, check, score_level
 from nanoaes.critiques import current, read_critiques
 from nanoaes.datasets import Example
 from nanoaes.errors import NoAnswer, Refused, UserError
-from nanoaes.leak import leaks
 from nanoaes.toy.road import quality_of
 from nanoaes.toy.teacher import (
     INVENT_RATE,
@@ -24,21 +23,6 @@ from nanoaes.toy.teacher import (
     ToyTeacher,
 )
 from nanoaes.toy.world import WORDS, critique, read_critique, true_score, verdict
-
-
-@pytest.mark.parametrize("text", ["It earns a 0.7.", "People rated it highly.", "A high score.",
-                                  "two stars", "about point seven", "8/10",
-                                  "seven out of ten", "It scores a lot.", "70 percent"])
-def test_leaks(text: str) -> None:
-    assert leaks(text)
-
-
-@pytest.mark.parametrize("text", [
-    "Soft light falls on one walker.", "A narrated scene.", "A starry sky, a berated dog.",
-    "A strong focal point; lines point to the horizon.", "Stars fill the night sky.",
-    "A vantage point above three trees.", "A 35 mm lens, golden hour at 6 pm.", "A musical score"])
-def test_no_leak_in_plain_words(text: str) -> None:
-    assert not leaks(text)
 
 
 def test_levels_have_the_papers_borders() -> None:

@@ -8,7 +8,7 @@ from nanoaes import wording
 from nanoaes.chat import Cut, Question
 from nanoaes.cot import check
 from nanoaes.errors import NoAnswer
-from nanoaes.leak import leaks
+from nanoaes.leak import leak_in
 from nanoaes.prompt import DIMENSIONS
 from nanoaes.teachers import TRIES, ChatJudge, ChatTeacher, read_absent, read_level
 
@@ -129,4 +129,4 @@ def test_other_words_are_another_teacher() -> None:
 
 def test_no_question_leaks_as_an_answer_would() -> None:
     """What the judge is shown besides the critique names no score."""
-    assert not leaks(wording.AGAIN) and "{score" not in wording.READS + wording.ABSENT
+    assert not leak_in(wording.AGAIN) and "{score" not in wording.READS + wording.ABSENT
