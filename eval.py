@@ -27,7 +27,6 @@ from nanoaes.calibration import before_and_after
 from nanoaes.checkpoint import write_json
 from nanoaes.config import OptionError, RAPOConfig
 from nanoaes.datasets import Example, Sets, read_all
-from nanoaes.dimensions import by_dimension
 from nanoaes.errors import Ended, Stopped
 from nanoaes.evaluation import evaluate_sets, read_sets
 from nanoaes.found import Found, find
@@ -46,6 +45,7 @@ from nanoaes.readout import Reading
 from nanoaes.runs import hold_file, keep_going
 from nanoaes.same import fingerprint
 from nanoaes.sampler import by_dataset, hold_out
+from nanoaes.says import by_dimension
 from nanoaes.scoring import Waited, score_all, signature
 from nanoaes.script import run_verbs
 from nanoaes.standing import Standing, as_csv, borders, choose, standings, table

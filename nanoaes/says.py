@@ -1,5 +1,6 @@
 """What a critique says, found by program from its words: dimensions, praise, blame, judgement.
 
+    by_dimension("**Color:** warm.")           {..., "Color": "warm.", "Exposure": ""}
     spoken("Hard flash, a cluttered frame.")   ("Light and Shadow", "Composition")
     sides("No clutter, but flat light.")       (True, True)
     closing("... Overall, a strong picture.")  2
@@ -14,7 +15,11 @@ import re
 from bisect import bisect
 
 from nanoaes.lexicon import BAD, BLAME, FAIR, GOOD, PRAISE, SPEAKS
+from nanoaes.prompt import DIMENSIONS
 
+_NAMES = "|".join(name.replace(" and ", r"\s+(?:and|&)\s+") for name in DIMENSIONS)
+_HEADING = re.compile(rf"(?:^|(?<=[.!?]))[\s#*_\d.)–-]*\b({_NAMES})\s*[*_]*\s*:\s*[*_]*",
+                      re.IGNORECASE | re.MULTILINE)
 _SENTENCE = re.compile(r"(?<=[.!?])[\"”’)*]*\s+|\n+")
 _CLAUSE = re.compile(r"[,.;:!?()—–\n]|\b(?:but|yet|however|although|though|while|which|because)\b"
                      r"|\band (?=(?:the|an?|it|its|his|her|there|this|that|they|we|i)\b)")
@@ -48,6 +53,23 @@ _JUDGED = re.compile(
     rf"(?: [\w’'-]+,?){{1,7}}?) {_WHOLE}\b")
 _SHORT = 4  # a sentence of no more words may judge without saying what
 _BORDER = 0.34  # of the mean of +1, 0 and −1
+
+
+def by_dimension(critique: str) -> dict[str, str]:
+    """What is said of each of DIMENSIONS; "" of one without a heading, that is its name and a colon
+    at the start of a line or a sentence, with or without Markdown's signs (`3. Composition: …`).
+
+    What stands before the first heading, and a last paragraph that sums up behind the last one,
+    are of no dimension.
+    """
+    said = dict.fromkeys(DIMENSIONS, "")
+    headings = list(_HEADING.finditer(critique))
+    starts = [heading.start() for heading in headings] + [len(critique)]
+    for heading, end in zip(headings, starts[1:], strict=True):
+        words = re.sub(r"\s+(?:and|&)\s+", " and ", heading[1]).lower()
+        name = next(name for name in DIMENSIONS if name.lower() == words)
+        said[name] = said[name] or critique[heading.end() : end].strip().split("\n\n")[0].strip()
+    return said
 
 
 def spoken(critique: str) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ from scipy.sparse.csgraph import connected_components
 from nanoaes import bursts as bursts_module
 from nanoaes.bursts import BITS, GAP, bursts, look_of, seconds, taken
 from nanoaes.config import OptionError
-from nanoaes.dimensions import by_dimension
 from nanoaes.errors import UserError
 from nanoaes.ledger import Line, Stamp
 from nanoaes.prompt import DIMENSIONS
+from nanoaes.says import by_dimension
 from nanoaes.standing import COLUMNS, as_csv, borders, choose, percentiles, standings, table
 from nanoaes.xmp import rate, sidecar, write_sidecar
 
