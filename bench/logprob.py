@@ -22,7 +22,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ.pop("TRITON_INTERPRET", None)
 
 import torch  # noqa: E402
+from models import CUDA, seconds  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from nanoaes.logprob import readable_logprob, token_logprob  # noqa: E402
 
-CUDA = torch.cuda.is_available()
 HEADS = {"7B": (152_064, 3584), "3B": (151_936, 2048)} if CUDA else {"tiny, CPU": (20_000, 64)}
 TOKENS = (2048, 4096, 8192, 16_384) if CUDA else (256, 1024)
 MODES = ("forward", "frozen", "full")
@@ -102,17 +101,9 @@ def once(function: Callable, hidden: Tensor, weight: Tensor, targets: Tensor, mo
     return [x for x in (logp.detach(), entropy, hidden.grad, weight.grad) if x is not None]
 
 
-def milliseconds(function: Callable, repeats: int = 7) -> float:
-    """Median time of one call after two warm-up calls."""
-    wait = torch.cuda.synchronize if CUDA else lambda: None
-    times = []
-    for _ in range(repeats + 2):
-        wait()
-        start = time.perf_counter()
-        function()
-        wait()
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times[2:])
+def milliseconds(function: Callable) -> float:
+    """Median time of seven calls after two warm-up calls."""
+    return 1e3 * statistics.median([seconds(function) for _ in range(9)][2:])
 
 
 def measure(function: Callable, recomputes: bool, N: int, V: int, H: int, mode: str,

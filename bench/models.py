@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: random-weight models from their configurations, and a clock.
+"""What benchmarks share: random-weight models from their configurations, a taught one, a clock.
 
 A Qwen2.5-VL of any size can be timed without its weights. Only the tokenizer is the toy's: the
 head keeps its full vocabulary, of which the toy's words are sampled.
@@ -20,8 +20,9 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nanoaes.folder import Asking  # noqa: E402
 from nanoaes.inputs import Prompts  # noqa: E402
-from nanoaes.prompt import PROMPTS  # noqa: E402
-from nanoaes.toy.model import CHAT_WORDS, make_tokenizer  # noqa: E402
+from nanoaes.prompt import PROMPTS, answer_text  # noqa: E402
+from nanoaes.sft import Lesson, fit  # noqa: E402
+from nanoaes.toy.model import CHAT_WORDS, make_model, make_tokenizer  # noqa: E402
 from nanoaes.toy.render import render  # noqa: E402
 from nanoaes.toy.school import lesson  # noqa: E402
 from nanoaes.toy.world import draw_qualities  # noqa: E402
@@ -84,6 +85,18 @@ def random_model(size: str, dtype: torch.dtype, seed: int = 0) -> VLM:
     hf.generation_config.eos_token_id, hf.generation_config.pad_token_id = stop, stop[1]
     vlm = VLM(hf, tokenizer, stop, Asking(max_pixels=10**6)).to("cuda" if CUDA else "cpu")
     vlm.forbidden[stop] = True  # every answer is as long as the benchmark says
+    return vlm
+
+
+def taught(pictures: list[Image.Image], steps: int) -> VLM:
+    """The toy's model, which has learnt to say a sentence and a number of pictures like these."""
+    vlm, rng = make_model(toy_tokenizer(), 0), np.random.default_rng(0)
+
+    def lessons(step: int) -> list[Lesson]:
+        return [Lesson(pictures[rng.integers(len(pictures))], vlm.asking.prompt,
+                       answer_text("soft light.", rng.uniform())) for _ in range(8)]
+
+    fit(vlm, lessons, steps=steps, lr_at=lambda step: 2e-3, label="the model learns to answer")
     return vlm
 
 

@@ -22,14 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models import machine, toy_pictures, toy_tokenizer
+from models import machine, taught, toy_pictures
 from torch import Tensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from nanoaes.checkpoint import read_rows
-from nanoaes.prompt import answer_text
-from nanoaes.sft import Lesson, fit
-from nanoaes.toy.model import make_model
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS, EVERY = 12, 2
@@ -44,14 +41,7 @@ def album(root: Path) -> list[str]:
         picture.save(root / f"{i}.png")
     rows = [f"{i}.png,{i / 8:.3f}" for i in range(9)]
     (root / "a.csv").write_text("\n".join(["image,score", *rows]) + "\n")
-    vlm, rng = make_model(toy_tokenizer(), 0), np.random.default_rng(0)
-
-    def lessons(step: int) -> list[Lesson]:
-        return [Lesson(pictures[rng.integers(9)], vlm.asking.prompt,
-                       answer_text("soft light.", rng.uniform())) for _ in range(8)]
-
-    fit(vlm, lessons, steps=60, lr_at=lambda step: 2e-3, label="the model learns to answer")
-    vlm.save(root / "model")
+    taught(pictures, steps=60).save(root / "model")
     csv = f"csv:{root / 'a.csv'}@0-1"
     given = {"model": root / "model", "train": csv, "test_in": csv, "heldout": 3, "images": 6,
              "k": 4, "steps": STEPS, "max_new_tokens": 32, "eval_every": 3, "device": "cpu",

@@ -27,13 +27,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from models import machine, toy_pictures, toy_tokenizer
+from models import machine, taught, toy_pictures
 from PIL import Image, ImageCms
 
 from nanoaes.checkpoint import read_rows
-from nanoaes.prompt import answer_text
-from nanoaes.sft import Lesson, fit
-from nanoaes.toy.model import make_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 0
@@ -168,20 +165,6 @@ def album(root: Path, n: int) -> tuple[set[str], set[str]]:
     return good, bad
 
 
-def teach(path: Path) -> None:
-    """A model that has learnt to say a sentence and a number."""
-    sizes = ((84, 84), (224, 168), (168, 224), (1900, 28))
-    pictures = [picture.resize(sizes[i % 4]) for i, picture in enumerate(toy_pictures(16))]
-    vlm, rng = make_model(toy_tokenizer(), 0), np.random.default_rng(0)
-
-    def lessons(step: int) -> list[Lesson]:
-        return [Lesson(pictures[rng.integers(16)], vlm.asking.prompt,
-                       answer_text("soft light.", rng.uniform())) for _ in range(8)]
-
-    fit(vlm, lessons, steps=120, lr_at=lambda step: 2e-3, label="the model learns to answer")
-    vlm.save(path)
-
-
 def launch(root: Path, out: Path, *words: Path | str) -> subprocess.Popen:
     """The command; what it says goes to OUT.log."""
     with out.with_suffix(".log").open("a") as log:
@@ -245,7 +228,9 @@ def main() -> None:
     root = Path(tempfile.mkdtemp())
     try:
         good, bad = album(root, n)
-        teach(root / "model")
+        sizes = ((84, 84), (224, 168), (168, 224), (1900, 28))
+        taught([picture.resize(sizes[i % 4]) for i, picture in enumerate(toy_pictures(16))],
+               steps=120).save(root / "model")
         print(f"{len(ODD)} odd kinds, {len(BROKEN) + 3} broken ones")
         plain, out, tenth = root / "plain.csv", root / "killed.csv", root / "tenth.csv"
         peak = finish(plain, launch(root, plain, root / "photos"))
