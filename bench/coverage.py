@@ -24,7 +24,7 @@ from scipy.stats import multivariate_normal, norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nanoaes.choices import MARGIN, SIZES, intervals, measure  # noqa: E402
-from nanoaes.metrics import evaluate  # noqa: E402
+from nanoaes.metrics import RESAMPLED, evaluate  # noqa: E402
 
 RHO, SPREAD = 0.7, 0.2
 
@@ -57,7 +57,7 @@ def covered(sets: int, n: int, seed: int = 0) -> dict[str, float]:
         x, e = rng.normal(size=(2, n))
         pred, people = 0.5 + SPREAD * x, 0.5 + SPREAD * (RHO * x + np.sqrt(1 - RHO**2) * e)
         found = evaluate(pred, people, seed=i)
-        ends = {key: found[f"{key}_ci"] for key in ("plcc", "srcc", "rmse", "mae")}
+        ends = {key: found[f"{key}_ci"] for key in RESAMPLED}
         ends |= intervals(measure(pred, people), i)
         for key, (lo, hi) in ends.items():
             held[key] += lo <= truth[key] <= hi

@@ -21,10 +21,10 @@ from scipy.special import expit, logit
 
 from nanoaes.datasets import Example
 from nanoaes.errors import UserError
-from nanoaes.metrics import evaluate
+from nanoaes.metrics import RESAMPLED, evaluate
 
 EDGE = 0.005  # half of an answer's last digit: 0 and 1 have no logit
-REPORTED = ("n", "plcc", "srcc", "rmse", "mae", "plcc_ci", "srcc_ci", "rmse_ci", "mae_ci")
+REPORTED = ("n", *RESAMPLED, *(f"{key}_ci" for key in RESAMPLED))
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,11 @@ import numpy as np
 
 from nanoaes import choices
 from nanoaes.datasets import Example, Sets
-from nanoaes.metrics import evaluate, percent, short
+from nanoaes.metrics import CORRELATIONS, FIGURES, RESAMPLED, evaluate, percent, short
 from nanoaes.prompt import parse_score
 from nanoaes.quality import add_quality
 
 FLAT = 1e-6  # a slope below this is the bound 0
-FIGURES = ("plcc", "srcc", "krcc", "rmse", "mae")
 
 
 def add_details(result: dict, sets: Sets, dropped: Counter[str], seed: int,
@@ -61,7 +60,7 @@ def lines(name: str, part: dict) -> list[str]:
                  f"{key.replace('_', ' ')} {figure(c, key)}" for key in choices.NAMES)]
     if w := part.get("written"):
         found.append("  by the numbers written: " + ", ".join(
-            f"{key.upper()} {figure(w, key)}" for key in ("plcc", "srcc")) +
+            f"{key.upper()} {figure(w, key)}" for key in CORRELATIONS) +
             f", {w['distinct']:,} distinct scores, {percent(w['ties'])} of pairs tied")
     found += critiques(part.get("critiques"))
     if any(m[key] is None for key in FIGURES):
@@ -111,6 +110,6 @@ def calibrated(found: dict) -> list[str]:
         out.append("  the labels do not rise with the scores: the map makes all scores alike")
     for name, part in found["sets"].items():
         out += [f"  {name}, {when}: n {m['n']:,}, " + ", ".join(
-            f"{key.upper()} {figure(m, key)}" for key in ("plcc", "srcc", "rmse", "mae"))
+            f"{key.upper()} {figure(m, key)}" for key in RESAMPLED)
             for when, m in part.items()]
     return out

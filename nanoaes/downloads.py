@@ -180,11 +180,8 @@ def baid(root: Path, split: str) -> Source:
     """The lists lie in `dataset/`, as in the authors' repository, or beside `images/`."""
     name = f"{split}_set.csv"
     file = _first(root, f"dataset/{name}", name)
-
-    def says(image: str, score: str) -> Label:
-        return Label(image, number(score))
-
-    return Source(file, table(file, ["image", "score"]), root / "images", says)
+    return Source(file, table(file, ["image", "score"]), root / "images",
+                  lambda image, score: Label(image, number(score)))
 
 
 def _first(root: Path, *places: str) -> Path:

@@ -29,6 +29,7 @@ RAW = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", "
        ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl",
        ".sr2", ".srf", ".srw", ".x3f"}
 REDUCED_COPY, DNG_VERSION = 254, 50706  # TIFF's tags
+THREADS = 4  # that check pictures
 
 
 class DataError(UserError):
@@ -132,9 +133,9 @@ def difference_hash(image: Image.Image, side: int) -> np.ndarray:
     return levels[:, :-1] < levels[:, 1:]
 
 
-def problems(paths: Sequence[Path], workers: int = 4) -> Iterator[str | None]:
+def problems(paths: Sequence[Path]) -> Iterator[str | None]:
     """What is wrong with each picture, in order; None: it can be decoded."""
-    with ThreadPool(workers) as pool:
+    with ThreadPool(THREADS) as pool:
         yield from pool.imap(_problem, paths, chunksize=8)
 
 

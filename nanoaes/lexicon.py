@@ -2,9 +2,8 @@
 
 Patterns for lower case. Of judging there are two kinds: how a picture as a whole is judged
 (`GOOD`, `FAIR`, `BAD`), and what is said of its parts (`PRAISE`, `BLAME`, which hold the former,
-too). In the lists `~` stands for any ending, `_` for a
-blank or a hyphen. Left out: words that only describe ("soft", "quiet", "dark"), so that a
-description is neither.
+too). In the lists `~` stands for any ending, `_` for a blank or a hyphen. Left out: words that only
+describe ("soft", "quiet", "dark"), so that a description is neither.
 """
 
 import re

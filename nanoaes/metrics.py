@@ -22,6 +22,7 @@ AVA_SCALE = (1.0, 10.0)
 AVA_BORDER = 5.0  # label and prediction <= 5 is low: the convention of AVA's binary accuracy
 CORRELATIONS = ("plcc", "srcc")
 RESAMPLED = (*CORRELATIONS, "rmse", "mae")
+FIGURES = (*CORRELATIONS, "krcc", "rmse", "mae")  # of a set, as they are told
 DASH = "–"
 
 
@@ -63,8 +64,7 @@ def evaluate(pred: Sequence[float | None], truth: Sequence[float],
     readable = np.isfinite(_with_nan(pred))
     x, y = strict[readable], y[readable]
     out |= {**figures(x, y), "krcc": _kendall(x, y), **counts,
-            "parse_fail": int((~readable).sum())}
-    out |= _ties(x)
+            "parse_fail": int((~readable).sum()), **_ties(x)}
     drawn = resamples(x, y, seed) if len(x) >= 3 else dict.fromkeys(RESAMPLED)
     out |= {f"{key}_ci": _interval(drawn[key], out[key], len(x)) for key in RESAMPLED}
     is_ava = native_scale is not None and tuple(native_scale) == AVA_SCALE

@@ -20,7 +20,7 @@ def counts(sizes: Sequence[int], ratios: Sequence[Fraction | None], limit: int =
 
     With ratios the drawn counts are as the ratios (a set without one counts 1) to within one
     picture, and as many as the smallest set for its ratio and the limit allow: no picture is drawn
-    twice. AVA : TAD66K : FLICKR-AES = 2 : 2 : 1 of 15,000 (PAPER.md) is 6,000 : 6,000 : 3,000.
+    twice. AVA : TAD66K : FLICKR-AES = 2 : 2 : 1 of 15,000 (the paper) is 6,000 : 6,000 : 3,000.
     Without any, each set gives the same part of itself.
 
     Args:

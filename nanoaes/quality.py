@@ -69,13 +69,11 @@ def of_each(items: Sequence[dict]) -> dict[str, np.ndarray]:
     texts = [critique_of(item["text"]) for item in items]
     if not any(texts):
         return {}
-    judged = [closing(text) for text in texts]
-    rows = zip(items, judged, strict=True)
-    values = [(level == score_level(item["truth"]),
-               np.nan if item["pred"] is None else level == score_level(item["pred"]))
-              for item, level in rows]
-    return {"level": np.array([v[0] for v in values], float),
-            "consistent": np.array([v[1] for v in values], float),
+    judged = list(zip(items, map(closing, texts), strict=True))
+    return {"level": np.array([level == score_level(item["truth"]) for item, level in judged],
+                              float),
+            "consistent": np.array([np.nan if item["pred"] is None else level == score_level(
+                item["pred"]) for item, level in judged], float),
             "coverage": np.array([len(spoken(text)) for text in texts], float),
             "both": np.array([all(sides(text)) for text in texts], float),
             "repetition": repetition(texts),

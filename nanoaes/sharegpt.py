@@ -24,21 +24,19 @@ LAYOUT = {"formatting": "sharegpt", "columns": {"messages": "messages", "images"
                    "assistant_tag": "assistant"}}
 
 
-def sharegpt(rows: Iterable[dict[str, Any]], prompt_text: str = SCORING_PROMPT
-             ) -> list[dict[str, Any]]:
+def sharegpt(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """A dialogue for each kept row of build_cot.py: the question, the whole answer, the picture.
 
     An earlier version also kept what is no critique (`unfit.py`): that is left out.
     """
-    return [{"messages": [{"role": "user", "content": f"<image>{prompt_text}"},
+    return [{"messages": [{"role": "user", "content": f"<image>{SCORING_PROMPT}"},
                           {"role": "assistant",
                            "content": answer_text(row["critique"].strip(), row["score"])}],
              "images": [str(Path(row["image"]).resolve())]}
             for row in rows if row["kept"] and not unfit(row["critique"])]
 
 
-def write_sharegpt(path: Path, rows: Iterable[dict[str, Any]], prompt_text: str = SCORING_PROMPT
-                   ) -> None:
+def write_sharegpt(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """The list into `path`, its description into dataset_info.json beside it, among others.
 
     A picture's path may be relative to `path`, as to the list of rows beside it.
@@ -53,5 +51,5 @@ def write_sharegpt(path: Path, rows: Iterable[dict[str, Any]], prompt_text: str 
     except (ValueError, TypeError):
         raise UserError(f"{info}: no JSON object; correct or delete it") from None
     rows = [{**row, "image": picture_of(path, row["image"])} for row in rows]
-    for file, value in ((path, sharegpt(rows, prompt_text)), (info, described)):
+    for file, value in ((path, sharegpt(rows)), (info, described)):
         write_whole(file, [json.dumps(value, ensure_ascii=False, indent=1), "\n"])

@@ -163,7 +163,7 @@ def test_an_interval_holds_its_estimate(monkeypatch):
 
 
 def test_half_width_at_a_thousand():
-    """DATASETS.md: the SRCC interval's half-width is about .045 at n = 1,000 (at SRCC near .5)."""
+    """The SRCC interval's half-width is about .045 at n = 1,000 (at SRCC near .5)."""
     pred, truth = sample(1000, noise=0.5)
     start = time.perf_counter()
     lo, hi = evaluate(pred, truth)["srcc_ci"]

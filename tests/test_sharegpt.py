@@ -38,7 +38,7 @@ def test_what_is_read_back_is_what_was_kept(tmp_path: Path) -> None:
 
 def test_llama_factory_finds_everything_by_the_description(tmp_path: Path) -> None:
     """Read as its converter does: names of columns and tags from dataset_info.json alone."""
-    write_sharegpt(tmp_path / "cot_sharegpt.json", rows(tmp_path), "Judge it.")
+    write_sharegpt(tmp_path / "cot_sharegpt.json", rows(tmp_path))
     info = json.loads((tmp_path / "dataset_info.json").read_text())["cot_sharegpt"]
     assert info["formatting"] == "sharegpt"
     columns, tags = info["columns"], info["tags"]
@@ -50,19 +50,17 @@ def test_llama_factory_finds_everything_by_the_description(tmp_path: Path) -> No
         assert assistant[tags["role_tag"]] == tags["assistant_tag"]
         said = user[tags["content_tag"]] + assistant[tags["content_tag"]]
         image, = one[columns["images"]]
-        assert user[tags["content_tag"]] == "<image>Judge it."
+        assert user[tags["content_tag"]] == f"<image>{SCORING_PROMPT}"
         assert said.count("<image>") == 1 and Path(image).is_absolute()
 
 
-def test_the_question_is_the_projects_and_a_path_may_be_relative(tmp_path: Path,
-                                                                 monkeypatch) -> None:
+def test_a_path_may_be_relative(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "a.jpg").touch()
     (tmp_path / "b.jpg").touch()
     monkeypatch.chdir(tmp_path)
-    first, second = sharegpt([row("b.jpg", 0.5, TEXTS[0])] * 2)
-    assert first["messages"][0]["content"] == f"<image>{SCORING_PROMPT}"
-    assert second["images"] == [str(tmp_path.resolve() / "b.jpg")]
+    one, = sharegpt([row("b.jpg", 0.5, TEXTS[0])])
+    assert one["images"] == [str(tmp_path.resolve() / "b.jpg")]
     write_sharegpt(Path("run/c.json"), [row("a.jpg", 0.5, "x"), row("b.jpg", 0.5, "x")])
     assert [c.image for c in read_critiques(Path("run/c.json"))] == [
         tmp_path.resolve() / "run" / "a.jpg", tmp_path.resolve() / "b.jpg"]

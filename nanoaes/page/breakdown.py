@@ -4,13 +4,12 @@ Left out of a page of stages, whose results have none of it.
 """
 
 from nanoaes.choices import CHANCE, NAMES
-from nanoaes.metrics import percent, short
+from nanoaes.metrics import FIGURES, RESAMPLED, percent, short
 from nanoaes.page.parts import table
 from nanoaes.page.text import inline
 
 HEADS = {name: f"{name.split('_')[0]}<small>of {name.split('_')[-1]}</small>" for name in NAMES} | {
     "pairs": "pairs<small>any two</small>", "pairs_apart": "pairs<small>&gt; .1 apart</small>"}
-FIGURES = ("plcc", "srcc", "krcc", "rmse", "mae")
 
 
 def breakdown(evals: dict[str, dict]) -> str:
@@ -67,12 +66,11 @@ def calibrated(found: dict | None) -> str:
     """Before and after the map of --calibrate."""
     if not found:
         return ""
-    keys = ("plcc", "srcc", "rmse", "mae")
     shift = f"{found['shift']:+.2f}".replace("0.", ".").replace("-", "−")
-    rows = {f"{name}, {when}": [f"{part[when]['n']:,}", *(cell(part[when], k) for k in keys)]
+    rows = {f"{name}, {when}": [f"{part[when]['n']:,}", *(cell(part[when], k) for k in RESAMPLED)]
             for name, part in found["sets"].items() for when in ("before", "after")}
     return ("<section><h2>Calibrated</h2>"
-            + table("set", ["pictures", *map(str.upper, keys)], rows)
+            + table("set", ["pictures", *map(str.upper, RESAMPLED)], rows)
             + f'<p class="note">By a map fitted to {found["labels"]:,} labelled pictures, '
               f'sigmoid({found["slope"]:.2f} · logit(score) {shift}). Those '
               "pictures are left out of both lines.</p></section>")
