@@ -17,11 +17,20 @@ from nanoaes.leak import leak_in
 from nanoaes.unfit import unfit
 
 Row = dict[str, Any]
-FILTERS = {  # flag -> in short, what is wrong with a row that has it
-    "leak": "score leaked", "mismatch": "judgement off", "invented": "invented",
-    "unfit": "no critique", "thin": "dimension missing", "onesided": "one-sided",
-    "length": "length", "language": "language", "repeat": "repeated",
-    "unjudged": "not judged",
+FILTERS = {  # flag -> its name, and what is wrong with a row that has it
+    "leak": ("score leaked",
+             "words that give the score away, which the teacher was to keep to itself"),
+    "mismatch": ("judgement off",
+                 "a judge that sees the words alone reads another level than the score's"),
+    "invented": ("invented",
+                 "a judge that sees the picture misses in it what the words say is there"),
+    "unfit": ("no critique", "nothing, a refusal, or a text with tags"),
+    "thin": ("dimension missing", "no word on one of the five dimensions"),
+    "onesided": ("one-sided", "nothing but praise, or nothing but criticism"),
+    "length": ("length", "too short to explain anything, or too long to learn"),
+    "language": ("language", "not in the language that was asked for"),
+    "repeat": ("repeated", "nearly the words of another picture's critique"),
+    "unjudged": ("not judged", "the judge gave no answer; a later run asks again"),
 }
 NO_LEVEL = "no level"  # what the judge has read in words that tell none
 EXAMPLES, FIRST = 3, 200  # of each filter; characters of a critique
@@ -84,7 +93,12 @@ def lines(about: dict[str, Any]) -> list[str]:
 
 def called(flag: str) -> str:
     """A filter's name in words."""
-    return FILTERS.get(flag, flag)
+    return FILTERS.get(flag, (flag, ""))[0]
+
+
+def meaning(flag: str) -> str:
+    """What a filter finds."""
+    return FILTERS.get(flag, ("", "another error"))[1]
 
 
 def flags_of(rows: Sequence[Row]) -> list[str]:

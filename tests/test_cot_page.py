@@ -12,9 +12,9 @@ from PIL import Image
 from test_card import TEXT, mixed, older, row
 from test_page_text import Reader
 
-from nanoaes.card import FILTERS, card
+from nanoaes.card import card
 from nanoaes.page import critiques
-from nanoaes.page.critiques import KEPT, LARGE, MEANS, REJECTED, SMALL, marked, write_page
+from nanoaes.page.critiques import KEPT, LARGE, REJECTED, SMALL, marked, write_page
 
 EVIL = "<img src=x onerror=boom()></script><script>boom()</script>\u202e\""
 
@@ -163,7 +163,3 @@ def test_a_page_is_whole_or_as_it_was(tmp_path: Path) -> None:
         write_page(tmp_path / "cot.html", "other", rows, found)
     assert (tmp_path / "cot.html").read_text() == before
     assert [file.name for file in tmp_path.iterdir()] == ["cot.html"]
-
-
-def test_every_filter_says_what_it_finds() -> None:
-    assert MEANS.keys() == FILTERS.keys()

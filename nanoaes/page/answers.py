@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from nanoaes.page.gallery import picture, ruler, said, spread
-from nanoaes.page.parts import card
+from nanoaes.page.parts import article
 
 PICTURES = 3  # of each step
 SMALL = 256  # pixels of a picture's longer side
@@ -45,8 +45,8 @@ def _card(answers: list[dict]) -> str:
     words = "".join(said(f"{name} of {len(answers)}", {**row, "pred": row["score"]},
                          as_written=row["reward_fmt"] < 1, foot=_figures(row))
                     for name, row in list(shown.items())[:len(answers)])
-    return card(_small(one["image"], SMALL), f'truth {one["truth"]:.2f}', one["dataset"],
-                one["image"], words, ruler(one["truth"], *(row["score"] for row in answers)))
+    return article(_small(one["image"], SMALL), f'truth {one["truth"]:.2f}', one["dataset"],
+                   one["image"], words, ruler(one["truth"], *(row["score"] for row in answers)))
 
 
 def _figures(row: dict) -> str:

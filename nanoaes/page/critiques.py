@@ -13,33 +13,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nanoaes.card import called, flagged, flags_of, reason, some
+from nanoaes.card import called, flagged, flags_of, meaning, reason, some
 from nanoaes.checkpoint import write_whole
 from nanoaes.cot import LEVELS, score_level
 from nanoaes.critiques import picture_of
 from nanoaes.metrics import DASH, percent
 from nanoaes.page.charts import histogram, histogram_peak
 from nanoaes.page.gallery import paragraphs, picture, ruler
-from nanoaes.page.parts import card, opening, table, tiles
+from nanoaes.page.parts import article, opening, table, tiles
 from nanoaes.page.text import block, inline, plain
 
 KEPT, REJECTED = 12, 6  # critiques that are shown, of each filter
 LARGE, SMALL = 384, 224  # pixels of their pictures' longer sides
 MOST, SAID = 6000, 400  # characters of a critique and of a reason
 
-MEANS = {
-    "leak": "words that give the score away, which the teacher was to keep to itself",
-    "mismatch": "a judge that sees the words alone reads another level than the score's",
-    "invented": "a judge that sees the picture misses in it what the words say is there",
-    "unfit": "nothing, a refusal, or a text with tags",
-    "thin": "no word on one of the five dimensions",
-    "onesided": "nothing but praise, or nothing but criticism",
-    "length": "too short to explain anything, or too long to learn",
-    "language": "not in the language that was asked for",
-    "repeat": "nearly the words of another picture's critique",
-    "unjudged": "the judge gave no answer; a later run asks again",
-}
-ELSE = "another error"
 CSS = """
 .warn{border-color:var(--warn)}.warn b{color:var(--warn)}
 .wide tr>:last-child{text-align:left;padding-left:1.6rem;width:99%}
@@ -110,7 +97,7 @@ def _filters(card: dict[str, Any]) -> str:
     """How many critiques each filter has rejected."""
     rows = {called(flag): [f'<a href="#{plain(flag)}">{part["count"]:,}</a>' if part["count"] else
                            "0", percent(part["share"]), f"{part['alone']:,}",
-                           inline(MEANS.get(flag, ELSE))]
+                           inline(meaning(flag))]
             for flag, part in card["filters"].items()}
     return ("<section><h2>Filters</h2>"
             + table("filter", ["rejected", "share", "alone", "what it finds"], rows,
@@ -168,7 +155,7 @@ def _rejected(rows: list[dict[str, Any]], flag: str) -> Iterator[str]:
         return
     shown = some(found, REJECTED)
     yield (f'<section id="{plain(flag)}"><h2>Rejected: {inline(called(flag))}</h2><p class="note">'
-           f"{len(shown):,} of {len(found):,}. {inline(MEANS.get(flag, ELSE).capitalize())}.</p>"
+           f"{len(shown):,} of {len(found):,}. {inline(meaning(flag).capitalize())}.</p>"
            '<div class="some">')
     for row in shown:
         why, text = reason(row, flag), row["critique"]
@@ -183,9 +170,9 @@ def _rejected(rows: list[dict[str, Any]], flag: str) -> Iterator[str]:
 
 def _card(row: dict[str, Any], side: int, words: str) -> str:
     image, score = row["image"], row["score"]
-    return card(_picture(image, side), f"{LEVELS[score_level(score)]}, {score:.2f}",
-                str(row.get("dataset", "")), image, f'<div class="said">{words}</div>',
-                ruler(score))
+    return article(_picture(image, side), f"{LEVELS[score_level(score)]}, {score:.2f}",
+                   str(row.get("dataset", "")), image, f'<div class="said">{words}</div>',
+                   ruler(score))
 
 
 def marked(text: str, why: str) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 from nanoaes.errors import UserError
 from nanoaes.images import load_image
 from nanoaes.page.charts import known
-from nanoaes.page.parts import card
+from nanoaes.page.parts import article
 from nanoaes.page.text import block, inline, plain
 from nanoaes.prompt import critique_of
 
@@ -31,8 +31,8 @@ def gallery(evals: dict[str, dict]) -> str:
             items = result["sets"].get(name, {}).get("items", [])
             match = next((i for i in items if i["image"] == item["image"]), None)
             words += said(stage, match)
-        cards += card(picture(item["image"]), f'truth {item["truth"]:.2f}', name, item["image"],
-                      words)
+        cards += article(picture(item["image"]), f'truth {item["truth"]:.2f}', name,
+                         item["image"], words)
     return (f'<section><h2>Critiques</h2><p class="note">The same pictures at every stage. On the '
             'ruler from 0 to 1 the bar is what people said, the dot what the model answered.</p>'
             f'<div style="--n:{max(1, len(evals))}">{cards}</div></section>') if cards else ""

@@ -1,4 +1,4 @@
-"""What every page is made of: the style sheet, its opening, figures in large type, tables, cards.
+"""What every page is made of: style sheet, opening, figures in large type, tables, pictures.
 
 One palette, light and dark, serves text and drawings; its hues stay apart for colour-blind eyes,
 and lines differ in dash as well. A page asks for nothing from outside, and its policy has a browser
@@ -141,7 +141,7 @@ def table(first: str, heads: list[str], rows: dict[str, list[str]], css: str = "
             f"<tbody>{body}</tbody></table></div>")
 
 
-def card(shown: str, fact: str, dataset: str, image: str, words: str, marks: str = "") -> str:
+def article(shown: str, fact: str, dataset: str, image: str, words: str, marks: str = "") -> str:
     """A picture, what is known of it, and what is said. All HTML but two names; image: a path."""
     return (f'<article class="card"><figure>{shown}<figcaption><b>{fact}</b> · {inline(dataset)} '
             f"· {inline(Path(image).name)}{marks}</figcaption></figure>{words}</article>")
