@@ -218,6 +218,8 @@ def test_csv_without_usable_rows(tmp_path: Path, text: str, problem: str) -> Non
     ("tad66k:nowhere", "test", "labels/merge/test.csv: no such file"),
     ("para:nowhere", "train", "annotation/PARA-GiaaTrain.csv: no such file"),
     ("aadb:nowhere", "test", "imgListTestNewRegression_score.txt: no such file"),
+    ("baid:nowhere", "test", "nowhere/dataset/test_set.csv: no such file"),
+    ("flickr_aes:nowhere", "test", "nowhere/FLICKR-AES_image_score.txt: no such file"),
     ("csv:nowhere.csv@0-1", "test", "nowhere.csv: no such file"),
 ])
 def test_what_cannot_be_read_is_named(spec: str, split: str, problem: str) -> None:

@@ -185,14 +185,6 @@ def test_baid_is_found_in_both_places(tmp_path: Path) -> None:
         assert read_dataset(spec, "test")[0].image == root / "images" / "c.jpg"
 
 
-@pytest.mark.parametrize("spec, file", [
-    ("tad66k", "labels/merge/test.csv"), ("baid", "dataset/test_set.csv"),
-    ("flickr_aes", "FLICKR-AES_image_score.txt")])
-def test_the_missing_label_file_is_named(tmp_path: Path, spec: str, file: str) -> None:
-    with pytest.raises(DataError, match=f"{tmp_path / file}: no such file"):
-        read_dataset(f"{spec}:{tmp_path}", "test")
-
-
 def test_a_bad_vote_of_a_worker_is_named(tmp_path: Path) -> None:
     spec = flickr_aes(tmp_path)
     file = tmp_path / "FLICKR-AES_image_labeled_by_each_worker.csv"

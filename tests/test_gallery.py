@@ -5,7 +5,6 @@ import io
 import re
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from nanoaes.images import load_image
@@ -27,36 +26,14 @@ def shown(path):
     return image
 
 
-def transparent(path):
+def test_a_picture_is_what_the_model_saw(tmp_path):
+    """Clear on white, half clear between: images.py's reading, not PIL's."""
     pixels = np.zeros((4, 6, 4), np.uint8)
     pixels[:, :, 0], pixels[:2, :, 3], pixels[2:, :3, 3] = 200, 255, 128
-    Image.fromarray(pixels, "RGBA").save(path.with_suffix(".png"))
-    return path.with_suffix(".png"), (255, 255, 255)
-
-
-def deep(path):
-    levels = np.linspace(0, 65535, 24).round().astype(np.uint16).reshape(4, 6)
-    levels[-1, -1] = 257 * 77
-    Image.fromarray(levels).save(path.with_suffix(".png"))
-    return path.with_suffix(".png"), (77, 77, 77)
-
-
-def rotated(path):
-    image = Image.new("RGB", (32, 16), "black")
-    image.paste("white", (0, 0, 16, 16))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise: the white left half comes to the top
-    image.save(path.with_suffix(".jpg"), exif=exif)
-    return path.with_suffix(".jpg"), (0, 0, 0)
-
-
-@pytest.mark.parametrize("make", [transparent, deep, rotated])
-def test_a_picture_is_what_the_model_saw(tmp_path, make):
-    path, last_pixel = make(tmp_path / "a")
-    seen, image = load_image(path), shown(path)
-    assert image.mode == "RGB" and image.size == seen.size
-    np.testing.assert_array_equal(np.asarray(image), np.asarray(seen))
-    assert image.getpixel((image.width - 1, image.height - 1)) == last_pixel
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "a.png")
+    image = shown(tmp_path / "a.png")
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(load_image(tmp_path / "a.png")))
+    assert image.getpixel((5, 3)) == (255, 255, 255)
 
 
 def test_a_large_picture_shrinks_and_keeps_its_shape(tmp_path):

@@ -105,6 +105,7 @@ def test_a_picture_too_long_for_the_model_is_refused_by_name(tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"long.png.*200 times"):
         load_image(tmp_path / "long.png")
 
+
 @pytest.mark.parametrize("name", ["x.dds", "x.blp", "x.avif", "x.jpg", "x.png", "x.tif", "x.webp",
                                   "x.gif", "x.qoi", "x.jp2"])
 def test_whatever_a_decoder_raises_is_a_bad_picture(tmp_path: Path, name: str) -> None:

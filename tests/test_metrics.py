@@ -55,7 +55,7 @@ def test_values_against_their_definitions():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=20))
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=20))
 def test_ties(pairs):
     x, y = np.array(pairs).T / 4
     got = evaluate(x, y)
@@ -63,23 +63,9 @@ def test_ties(pairs):
         assert got["plcc"] is got["srcc"] is got["krcc"] is got["plcc_ci"] is got["srcc_ci"] is None
     else:
         want = np.corrcoef(slow_ranks(x), slow_ranks(y))[0, 1]
+        assert got["plcc"] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-12)
         assert got["srcc"] == pytest.approx(want, abs=1e-12)
         assert got["krcc"] == pytest.approx(slow_tau_b(x, y), abs=1e-12)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30),
-       st.integers(1, 3))
-def test_figures_are_scipys(pairs, digits):
-    """To 1e-12, with ties, constants, two pictures; what scipy has no number for is None."""
-    x, y = np.round(np.array(pairs).T, digits)
-    got = evaluate(x, y)
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        assert got["plcc"] is got["srcc"] is got["krcc"] is None
-        return
-    names = {"plcc": stats.pearsonr, "srcc": stats.spearmanr, "krcc": stats.kendalltau}
-    for key, of in names.items():
-        assert got[key] == pytest.approx(of(x, y).statistic, abs=1e-12)
 
 
 def test_two_pictures_are_in_order_or_not_and_have_no_interval():

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_datasets import write
 
+from nanoaes.config import RAPOConfig
 from nanoaes.datasets import Example, read_all
 from nanoaes.images import DataError
 from nanoaes.mixture import counts, draw
+from nanoaes.options import parse
 from nanoaes.presets import PRESETS
 from nanoaes.sampler import hold_out
+from train_rapo import pictures
 
 TWO, ONE = Fraction(2), Fraction(1)
 
@@ -124,6 +127,31 @@ def test_pictures_that_are_all_missing_are_said_once(tmp_path: Path, bad_images:
     message = str(error.value)
     assert message.startswith(f"{tmp_path / 'imgs'}: none of PARA's 3000 pictures is there, such")
     assert "0.jpg" in message and "\n" not in message
+
+
+def test_columns_and_limit_reach_a_training_run(tmp_path: Path) -> None:
+    """And what is held out stays the same."""
+    rows = []
+    for i in range(30):
+        Image.fromarray(np.full((28, 28, 3), i, np.uint8)).save(tmp_path / f"p{i}.png")
+        rows.append(f"p{i}.png;{1 + i % 5};{i}")
+    file = write(tmp_path / "p.csv", "\n".join(["File;MOS;note", *rows]))
+    test = write(tmp_path / "t.csv", "File;MOS\np1.png;1,5\np2.png;4,5\n")
+
+    def seen(**more: object) -> tuple[set[str], set[str], list[float]]:
+        given = {"train": f"csv:{file}@1-5", "test_in": f"csv:{test}@1-5", "model": "x",
+                 "heldout": 3, "columns": "file,mos", **more}
+        cfg = parse(RAPOConfig, [w for k, v in given.items() for w in (f"--{k}", str(v))])
+        train, held, tests = pictures(cfg, tmp_path / "run")
+        return ({e.image.name for e in train}, {e.image.name for e in held["p"][1]},
+                [e.score for e in tests["t"][1]])
+
+    train, held, scores = seen()
+    fewer, same, _ = seen(limit=10)
+    assert (len(train), len(held), scores) == (27, 3, [0.125, 0.875])
+    assert len(fewer) == 7 and fewer < train and same == held
+    with pytest.raises(DataError, match="no column 'image'"):
+        seen(columns="")
 
 
 def test_the_papers_number_is_in_the_presets() -> None:

@@ -94,11 +94,9 @@ def test_only_what_both_have_is_compared(tmp_path: Path) -> None:
     truth = np.random.default_rng(0).random(N)
     assert (part["n"], part["only_a"], part["only_b"]) == (5, 1, 0)
     assert (part["unreadable_a"], part["unreadable_b"]) == (1, 1)
-    want = stats.pearsonr([0.2, 0.5, 0.8], truth[[2, 4, 5]]).statistic
-    assert part["figures"]["plcc"]["b"] == pytest.approx(
-        stats.pearsonr([0.2, 0.9, 0.1], truth[[2, 4, 5]]).statistic)
-    assert part["figures"]["plcc"]["a"] == pytest.approx(
-        stats.pearsonr([0.3, 0.2, 0.8], truth[[2, 4, 5]]).statistic) != want
+    for one, pred in (("a", [0.3, 0.2, 0.8]), ("b", [0.2, 0.9, 0.1])):
+        assert part["figures"]["plcc"][one] == pytest.approx(
+            stats.pearsonr(pred, truth[[2, 4, 5]]).statistic)
 
 
 @pytest.mark.parametrize("pred", [[0.5] * 6, [0.3, 0.4]])

@@ -1,6 +1,5 @@
 """Steps cover every picture once an epoch and depend on nothing but seed and step."""
 
-
 from pathlib import Path
 
 import numpy as np

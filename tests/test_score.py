@@ -23,7 +23,6 @@ from nanoaes.page.sheet import SIGN
 from nanoaes.prompt import parse_score
 from nanoaes.readout import Reading, read
 from nanoaes.rollout import Answer, Rollouts, cached, rollout
-from nanoaes.script import run_script  # noqa: F401  for TWO
 from nanoaes.verbs import ScoreConfig
 from nanoaes.vlm import VLM
 from nanoaes.xmp import sidecar
