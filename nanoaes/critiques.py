@@ -15,7 +15,6 @@ away is said.
 """
 
 import json
-import math
 import os
 import re
 from collections import Counter
@@ -29,10 +28,10 @@ from nanoaes.leak import leak_in
 from nanoaes.progress import progress, say
 from nanoaes.prompt import UNIT, answer_text, critique_of, parse_score
 from nanoaes.records import IMAGE, objects
+from nanoaes.specs import Scale, rises, scaled
 from nanoaes.tables import NUMBER, number, short, text_of
 from nanoaes.unfit import unfit
 
-Scale = tuple[float, float]
 OWN = {"kept", "leak"}  # only build_cot.py's rows have both
 LISTED = 5  # rows that are named when they are not learned from
 AGREE = 0.01  # of [0, 1]: a reply's answer and the label beside it, which may be rounded
@@ -57,13 +56,12 @@ def split_scale(text: str) -> tuple[Path, Scale]:
 
     DataError: a scale that is none.
     """
-    found = re.fullmatch(rf"(.*)@\s*({NUMBER})\s*[-–]\s*({NUMBER})\s*", text, re.DOTALL)
-    if not found or Path(text).exists():
+    path, scale = scaled(text)
+    if not scale or Path(text).exists():
         return Path(text).expanduser(), UNIT
-    lo, hi = number(found[2]), number(found[3])
-    if not -math.inf < lo < hi < math.inf:
+    if not rises(scale):
         raise DataError(f"{text}: no scale from lowest to highest score; correct the part after @")
-    return Path(found[1].strip()).expanduser(), (lo, hi)
+    return Path(path.strip()).expanduser(), scale
 
 
 def read_critiques(file: Path, scale: Scale = UNIT) -> list[Critique]:

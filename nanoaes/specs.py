@@ -18,13 +18,14 @@ from nanoaes.tables import NUMBER, number, short
 
 OWN = ("csv", "json", "jsonl")      # one's own lists, whose scale must be said
 FORMATS = [*DOWNLOADS, *OWN]
+Scale = tuple[float, float]         # lowest and highest score
 
 
 class Spec(NamedTuple):
     """A set as it was asked for."""
     format: str
     path: Path
-    scale: tuple[float, float] | None  # of one's own list
+    scale: Scale | None             # of one's own list
     ratio: Fraction | None          # its share of a mixture, for `mixture.counts`
 
 
@@ -46,12 +47,10 @@ def parse_spec(text: str, split: str) -> Spec:
         raise DataError(f"{short(text)!r} is not format:path; did you mean "
                         f"{_near(name)}:{rest or 'PATH'}?")
     rest, ratio = _ratio(text, rest)
-    scale = re.fullmatch(rf"(?s)(.*)@\s*({NUMBER})\s*[-–]\s*({NUMBER})\s*", rest)
+    path, scale = scaled(rest)
     if name not in OWN and os.path.exists(_path(rest)):
-        scale = None  # photos@2019-2024 is a folder
-    path = scale[1] if scale else rest
-    lo, hi = (number(scale[2]), number(scale[3])) if scale else (0.0, 0.0)
-    if (name in OWN) != bool(scale) or (scale and not -math.inf < lo < hi < math.inf):
+        path, scale = rest, None  # photos@2019-2024 is a folder
+    if (name in OWN) != bool(scale) or (scale and not rises(scale)):
         raise DataError(f"{text}: a csv or json needs its lowest and highest score, "
                         "csv:photos.csv@1-5, and the other formats have their own; correct the "
                         "part after @")
@@ -61,7 +60,18 @@ def parse_spec(text: str, split: str) -> Spec:
     if other and not os.path.exists(_path(path)):
         raise DataError(f"{short(text)}: no such path, and {other[1]} is no format; did you mean "
                         f"{_near(other[1])}: after the comma?")
-    return Spec(name, Path(_path(path)), (lo, hi) if scale else None, ratio)
+    return Spec(name, Path(_path(path)), scale, ratio)
+
+
+def scaled(text: str) -> tuple[str, Scale | None]:
+    """`path@1-5` -> path, (1, 5); None where no scale is said."""
+    found = re.fullmatch(rf"(?s)(.*)@\s*({NUMBER})\s*[-–]\s*({NUMBER})\s*", text)
+    return (found[1], (number(found[2]), number(found[3]))) if found else (text, None)
+
+
+def rises(scale: Scale) -> bool:
+    """Is it one, from its lowest to its highest score?"""
+    return -math.inf < scale[0] < scale[1] < math.inf
 
 
 def _ratio(text: str, rest: str) -> tuple[str, Fraction | None]:
