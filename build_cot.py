@@ -71,7 +71,7 @@ def main(cfg: CoTConfig) -> Path:
     out = Path(cfg.out) if cfg.out else run / "cot.jsonl"
     with ExitStack() as claimed:
         claimed.enter_context(claim(run, "build_cot.py"))
-        claimed.enter_context(claim(out.parent, "build_cot.py", option="--out"))
+        claimed.enter_context(claim(out.parent, "build_cot.py", "--out"))
         examples = once(pictures(cfg, run))
         desk = desk_of(cfg, run)
         write_json(run / "build_cot.json", asdict(cfg))
@@ -264,7 +264,7 @@ def tell(cfg: CoTConfig, run: Path, out: Path, desk: Desk, short: str) -> None:
     about = card(rows, {"teacher": desk.teacher.name, "judge": desk.judge.name,
                         "short": short, "options": asdict(cfg)})
     write_json(out.with_name(f"{out.stem}_card.json"), about)
-    with keep_going("the page of critiques", say):
+    with keep_going("the page of critiques"):
         write_page(out.with_suffix(".html"), f"Critiques of {run.name}", rows, about)
     if cfg.sharegpt:
         write_sharegpt(out.with_name(f"{out.stem}_sharegpt.json"), rows)

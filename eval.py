@@ -133,7 +133,7 @@ def tell(cfg: EvalConfig, out: Path, model: Path, result: dict) -> None:
     """The result as a file, as a page and as a table."""
     predictions, report = beside(out)
     write_json(out, result)
-    with keep_going("the report", say):
+    with keep_going("the report"):
         write_report(report, f"{model.name} on {len(result['sets'])} test sets", [],
                      {model.name: result}, vars(cfg), [])
     print(format_table({model.name: result}))
@@ -158,7 +158,7 @@ def score(cfg: ScoreConfig) -> None:
     with ExitStack() as until:
         def begin() -> tuple[Targets, Found]:
             files, found = targets(cfg, SIGN), find(cfg.paths, sys.stdin.buffer)
-            until.enter_context(hold_file(files.ledger, "--out", say))
+            until.enter_context(hold_file(files.ledger, "--out"))
             return files, found
 
         def still_to_do() -> list[Path]:

@@ -270,7 +270,7 @@ def report(cfg: RAPOConfig, stages: dict[str, Path], tests: Sets, run: Path, ste
     remarks = [] if cfg.train else [f"{name}: {toy.remark(result, run / 'world')}"
                                     for name, result in evals.items()]
     remarks += [STAGES_READ, f"RAPO: the checkpoint of step {step}, the best on held-out pictures"]
-    with keep_going("the report", say):
+    with keep_going("the report"):
         remarks.append(f"report: {draw(cfg, run, 0, evals, remarks).resolve()}")
     print(format_table(evals), *remarks, sep="\n")
 

@@ -129,7 +129,7 @@ def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: 
 
     def log(row: dict) -> None:
         last.update(row)
-        with keep_going(f"the row of step {row['step']}", say):
+        with keep_going(f"the row of step {row['step']}"):
             if first():
                 append_row(history, row)
 

@@ -23,7 +23,6 @@ from nanoaes.datasets import Example
 from nanoaes.inputs import Prompts
 from nanoaes.judge import Judged
 from nanoaes.parallel import everyone, first, most, size
-from nanoaes.progress import say
 from nanoaes.rollout import Rollouts
 from nanoaes.roofline import card_of, model_flops
 from nanoaes.runs import keep_going
@@ -68,15 +67,15 @@ class Diary:
         row["peak_memory"] = most(peak_memory(self.vlm.device))
         if not first():
             return
-        with keep_going(f"the row of step {row['step']}", say):
+        with keep_going(f"the row of step {row['step']}"):
             append_row(self.run / "metrics.jsonl", row)
             self.tracker.log(row)
         if self.cfg.log_every and row["step"] % self.cfg.log_every == 0:
-            with keep_going(f"the answers of step {row['step']}", say):
+            with keep_going(f"the answers of step {row['step']}"):
                 append_rows(self.run / "completions.jsonl",
                             rows_of(row["step"], batch, judged, advantage))
         if "eval_score" in row:
-            with keep_going("the report", say):
+            with keep_going("the report"):
                 self.draw(of)
 
     def flops(self, prompts: Prompts, rolls: Rollouts) -> float:

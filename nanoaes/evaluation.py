@@ -25,7 +25,7 @@ from nanoaes.metrics import domain_means, evaluate
 from nanoaes.models import load_whole
 from nanoaes.parallel import by_first, everyone, first, share
 from nanoaes.predictions import Item, Log
-from nanoaes.progress import progress, say
+from nanoaes.progress import progress
 from nanoaes.prompt import parse_score
 from nanoaes.quality import add_quality, means
 from nanoaes.readout import Reading, Score, batches, read
@@ -123,7 +123,7 @@ def compare_stages(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: P
         evals[name] = {"checkpoint": str(path), **evaluate_sets(
             vlm, tests, label=f"test: {name}", seed=cfg.seed, tokens=cfg.tokens_per_micro_batch)}
         add_quality(evals[name], cfg.seed)
-        with keep_going(f"the evaluation of {name}", say):
+        with keep_going(f"the evaluation of {name}"):
             if first():
                 write_json(run / f"eval_{name.replace(' ', '_')}.json", evals[name])
         del vlm  # or two are held while the next one is read
@@ -230,7 +230,7 @@ class Best:
         """Evaluate; keep the policy if it is the best so far. Returns numbers for the row."""
         row, score = self._look(policy, step)
         if score >= self.score and first():
-            with keep_going(f"the checkpoint of step {step}", say) as saving:
+            with keep_going(f"the checkpoint of step {step}") as saving:
                 self._hand_out(policy, step, score)
             if saving.done:
                 self.score, self.step = score, step

@@ -17,7 +17,6 @@ from typing import Any
 
 from nanoaes.checkpoint import append_rows
 from nanoaes.images import problems
-from nanoaes.progress import say
 from nanoaes.runs import keep_going
 
 ROWS = 256  # that are written at once; a crash costs as many checks, a second's work
@@ -82,7 +81,7 @@ class Index:
         self.rows |= {row["image"]: row for row in rows}
         if self.file is None or not rows:
             return
-        with keep_going(str(self.file), say) as saving:
+        with keep_going(str(self.file)) as saving:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             append_rows(self.file, rows)
         if not saving.done:

@@ -75,7 +75,7 @@ class Log:
             Stopped: a signal has come.
         """
         if first() and items:
-            with keep_going(f"{self.path}: a part", say):
+            with keep_going(f"{self.path}: a part"):
                 append_rows(self.path, [{"set": name, **item} for item in items])
         if self.stop and (number := self.stop.asked()):
             raise Stopped(number, "the same command goes on where this one stopped")
@@ -109,7 +109,7 @@ def open_log(out: Path, about: dict[str, Any], claimed: ExitStack) -> Log:
     Raises:
         UserError: as `read_items`; the folder cannot be written or is in use.
     """
-    claimed.enter_context(claim(out.parent, "eval.py", say, "--out"))
+    claimed.enter_context(claim(out.parent, "eval.py", "--out"))
     path, report = beside(out)
     about = json.loads(json.dumps(about))
     before, kept = read_items(path) if path.is_file() else (None, {})

@@ -28,7 +28,6 @@ from torch.distributed.checkpoint.api import CheckpointException
 from nanoaes.checkpoint import discard, publish, recover, write_json
 from nanoaes.errors import Stopped, UserError
 from nanoaes.parallel import by_first, everyone, first, rank, share
-from nanoaes.progress import say
 from nanoaes.runs import keep_going
 from nanoaes.stop import Stopping
 
@@ -76,7 +75,7 @@ class Saves:
         Raises:
             UserError: the processes do not see one disk.
         """
-        with keep_going(f"the state of step {step}", say) as saving, ExitStack() as stack:
+        with keep_going(f"the state of step {step}") as saving, ExitStack() as stack:
             path = self.folder / f"step-{step:06d}"
             aside = by_all(lambda: stack.enter_context(publish(path)) if first() else None)[0]
             names = write(aside, state_of(trained, optimizer))
@@ -94,7 +93,7 @@ class Saves:
 
             by_all(finish if first() else lambda: None)
         if saving.done and first():
-            with keep_going("the removal of an old state", say):
+            with keep_going("the removal of an old state"):
                 for old in self._whole()[: -self.keep]:
                     discard(old)
         return saving.done

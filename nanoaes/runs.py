@@ -11,12 +11,13 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from nanoaes.errors import UserError
+from nanoaes.progress import say
 
 # The locks of this process: device and inode of the lock file -> its descriptor.
 _held: dict[tuple[int, int], int] = {}
@@ -33,17 +34,15 @@ os.register_at_fork(after_in_child=_forget_locks)
 
 
 @contextmanager
-def claim(run: Path, script: str, tell: Callable[[str], object] = print, option: str = "--run"
-          ) -> Iterator[None]:
+def claim(run: Path, script: str, option: str = "--run") -> Iterator[None]:
     """Make the folder `run` and keep every other process out of it.
 
     The lock is the kernel's, on RUN/.lock: it ends with the process, however that ends. What the
     file says is only for the other's message. A claim within a claim of the same folder, by the
-    same process, changes nothing.
+    same process, changes nothing. Where the disk has no locks, that is said and the run goes on.
 
     Args:
         script: who claims, as the other process shall name it.
-        tell: takes one line where the disk has no locks; the run goes on without.
         option: what the user named the folder, or a file in it, with.
 
     Raises:
@@ -57,7 +56,7 @@ def claim(run: Path, script: str, tell: Callable[[str], object] = print, option:
         return
     _held[key] = file
     try:
-        _lock(file, run, tell, option, signed=True)
+        _lock(file, run, option, signed=True)
         _sign(file, run, script, option)
         yield
     finally:  # the file stays: without it two others could lock two of that name
@@ -77,7 +76,7 @@ def _open_lock(run: Path, option: str) -> int:
 
 
 @contextmanager
-def hold_file(path: Path, option: str, tell: Callable[[str], object] = print) -> Iterator[None]:
+def hold_file(path: Path, option: str) -> Iterator[None]:
     """Make the file `path`, and keep every other process that asks out of it; else as `claim`.
 
     Args:
@@ -91,7 +90,7 @@ def hold_file(path: Path, option: str, tell: Callable[[str], object] = print) ->
                         ) from None
     key = os.fstat(file).st_dev, os.fstat(file).st_ino
     try:
-        _lock(file, path, tell, option, signed=False)
+        _lock(file, path, option, signed=False)
         _held[key] = file
         yield
     finally:
@@ -100,7 +99,7 @@ def hold_file(path: Path, option: str, tell: Callable[[str], object] = print) ->
         os.close(file)
 
 
-def _lock(file: int, path: Path, tell: Callable[[str], object], option: str, signed: bool) -> None:
+def _lock(file: int, path: Path, option: str, signed: bool) -> None:
     """Exclusive, at once or not at all. signed: the file says who holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,7 +110,7 @@ def _lock(file: int, path: Path, tell: Callable[[str], object], option: str, sig
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        tell(f"{path}: this disk has no locks; see to it that no other run uses it")
+        say(f"{path}: this disk has no locks; see to it that no other run uses it")
 
 
 def _sign(file: int, run: Path, script: str, option: str) -> None:
@@ -158,7 +157,7 @@ class Saving:
 
 
 @contextmanager
-def keep_going(what: str, tell: Callable[[str], object] = print) -> Iterator[Saving]:
+def keep_going(what: str) -> Iterator[Saving]:
     """Around a save in the middle of a run: a disk that fails costs the save, not the run.
 
         with keep_going("the checkpoint of step 40") as saving, publish(path) as folder:
@@ -175,7 +174,7 @@ def keep_going(what: str, tell: Callable[[str], object] = print) -> Iterator[Sav
     except Exception as error:
         if not _is_of_the_disk(error):
             raise
-        tell(f"{what} is not saved ({str(error).splitlines()[0]}); the run goes on")
+        say(f"{what} is not saved ({str(error).splitlines()[0]}); the run goes on")
 
 
 def _is_of_the_disk(error: Exception) -> bool:

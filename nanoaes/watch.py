@@ -1,14 +1,12 @@
-"""What a step's numbers warn of, before hours are lost. Pure: rows in, sentences out.
+"""What a step's numbers warn of, before hours are lost: rows in, sentences out.
 
 Left out: stopping a run. A reader of the log decides; numbers that are not finite stop it anyway.
 """
 
-from collections.abc import Callable
-
 from nanoaes.progress import say
 
 
-def warn_of_collapse(row: dict, said: set[str], tell: Callable[[str], object] = say) -> set[str]:
+def warn_of_collapse(row: dict, said: set[str]) -> set[str]:
     """Name what no reward can mend, each cause by itself and once, until it is gone.
 
     Args:
@@ -33,5 +31,5 @@ def warn_of_collapse(row: dict, said: set[str], tell: Callable[[str], object] = 
     }
     found = {name for name, (holds, _) in causes.items() if holds}
     for name in sorted(found - said):
-        tell(f"step {row['step']}: {causes[name][1]}")
+        say(f"step {row['step']}: {causes[name][1]}")
     return found

@@ -15,23 +15,21 @@ FINE = {"step": 1, "truncated": 0.1, "parse_rate": 0.9, "format_rate": 0.8, "pre
     ({"pred_std": 0.05}, "one score", "the predictions spread 0.050, the truth 0.250"),
     ({"flat_groups": 0.7}, "flat", "70% of the groups have no spread"),
 ])
-def test_each_cause_by_itself(change: dict, cause: str, words: str) -> None:
-    told: list[str] = []
-    assert warn_of_collapse(FINE | change, set(), told.append) == {cause}
-    assert len(told) == 1 and words in told[0] and told[0].startswith("step 1: ")
+def test_each_cause_by_itself(change: dict, cause: str, words: str, capsys) -> None:
+    assert warn_of_collapse(FINE | change, set()) == {cause}
+    (told,) = capsys.readouterr().out.splitlines()
+    assert words in told and told.startswith("step 1: ")
 
 
-def test_nothing_to_say_and_nothing_said_twice() -> None:
-    told: list[str] = []
-    assert warn_of_collapse(FINE, set(), told.append) == set() and not told
+def test_nothing_to_say_and_nothing_said_twice(capsys) -> None:
+    assert warn_of_collapse(FINE, set()) == set() and capsys.readouterr().out == ""
     said: set[str] = set()
     for truncated in (0.6, 0.7, 0.1, 0.9):
-        said = warn_of_collapse(FINE | {"truncated": truncated}, said, told.append)
-    assert len(told) == 2
+        said = warn_of_collapse(FINE | {"truncated": truncated}, said)
+    assert capsys.readouterr().out.count("\n") == 2
 
 
-def test_two_causes_are_two_lines() -> None:
-    told: list[str] = []
+def test_two_causes_are_two_lines(capsys) -> None:
     row = FINE | {"truncated": 1.0, "parse_rate": 0.0, "format_rate": 0.0}
-    assert warn_of_collapse(row, set(), told.append) == {"cut", "unreadable"}
-    assert len(told) == 2
+    assert warn_of_collapse(row, set()) == {"cut", "unreadable"}
+    assert capsys.readouterr().out.count("\n") == 2
