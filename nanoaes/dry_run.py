@@ -82,16 +82,16 @@ def chosen(job: Job, free: int) -> Job:
 
 
 def describe(job: Job, *, name: str, free: int, where: str, processes: int = 1,
-             card: Card | None = None, updates: int = 1, steps: int = 0, epoch: int = 0) -> str:
+             card: Card | None = None, updates: int = 1, epoch: int = 0) -> str:
     """The text of --dry_run.
 
     Args:
         job: with its --tokens_per_micro_batch chosen.
         name: the model's; where: the device's; free: its bytes that are free.
         card: of each process, where its speed is known.
-        updates: mu; steps: of the whole run; epoch: pictures of a pass, 0: not known.
+        updates: mu; epoch: pictures of a pass, 0: not known.
     """
-    lines = [*_model(job, name), *_step(job, processes, steps, epoch), *_memory(job, free, where)]
+    lines = [*_model(job, name), *_step(job, processes, epoch), *_memory(job, free, where)]
     return "\n".join(lines + (_speed(job, card, where, processes, updates) if card else []))
 
 
@@ -104,7 +104,7 @@ def _model(job: Job, name: str) -> list[str]:
             + (f", adapters of rank {job.rank}" if job.rank else "")]
 
 
-def _step(job: Job, processes: int, steps: int, epoch: int) -> list[str]:
+def _step(job: Job, processes: int, epoch: int) -> list[str]:
     pictures = job.images * processes
     lines = [f"prompt: up to {job.prompt} tokens, {job.picture} of them the picture's; "
              f"answers: up to {job.answer}",
@@ -113,7 +113,7 @@ def _step(job: Job, processes: int, steps: int, epoch: int) -> list[str]:
              f"micro-batches of {job.tokens:,} tokens ({job.rows} pictures)"]
     if epoch:
         lines.append(f"epoch: {math.ceil(epoch / pictures)} steps of {epoch:,} pictures")
-    return lines + ([f"run: {steps} steps"] if steps else [])
+    return lines
 
 
 def _memory(job: Job, free: int, where: str) -> list[str]:

@@ -15,15 +15,15 @@ from nanoaes.errors import NotFinite, UserError
 from nanoaes.judge import Judged
 from nanoaes.progress import say
 
+STEPS = 3  # in a row that end the run
 SHOWN = 3  # pictures, and rewards, that an error names
 
 
 class Patience:
     """Counts the steps in a row whose update was not finite."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, steps: int = 3):
-        """steps: in a row that end the run."""
-        self.optimizer, self.steps, self.skipped = optimizer, steps, 0
+    def __init__(self, optimizer: torch.optim.Optimizer):
+        self.optimizer, self.skipped = optimizer, 0
 
     @contextmanager
     def bear(self, judged: Judged, batch: Sequence[Example]) -> Iterator[dict[str, float]]:
@@ -41,8 +41,8 @@ class Patience:
         except NotFinite as error:
             self.skipped += 1
             self.optimizer.zero_grad()  # or the next step would add to what is not finite
-            if self.skipped == self.steps:
-                raise UserError(f"{self.steps} steps in a row are not finite: {error.what}; "
+            if self.skipped == STEPS:
+                raise UserError(f"{STEPS} steps in a row are not finite: {error.what}; "
                                 f"{diagnosis(judged, batch)}; lower --lr, or leave the pictures "
                                 "out, and go on from an earlier state") from error
             say(f"{error.what} not finite: this step is skipped ({self.skipped} in a row)")

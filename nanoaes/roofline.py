@@ -95,8 +95,8 @@ def forward_flops(m: Anatomy, *, prompt: float, picture: float, answer: float, k
 
 
 def model_flops(m: Anatomy, *, pictures: float, prompt: float, picture: float, answer: float,
-                k: int, vision: bool = True, lora: bool = False, rollout: bool = True,
-                reference: bool = True, updates: int = 1) -> float:
+                k: int, vision: bool = True, lora: bool = False, reference: bool = True,
+                updates: int = 1) -> float:
     """FLOPs that a step needs; what MFU divides by seconds · peak · GPUs.
 
     A backward pass is two forwards: one for the weights' gradients (not of frozen ones), one for
@@ -105,10 +105,10 @@ def model_flops(m: Anatomy, *, pictures: float, prompt: float, picture: float, a
     Args:
         pictures: of the step, over all processes; lengths as in `forward_flops`.
         vision: is the vision tower trained; lora: is only an adapter.
-        rollout, reference: does the step have one (SFT has neither); updates: mu.
+        reference: does the step have one; updates: mu.
     """
     one = forward_flops(m, prompt=prompt, picture=picture, answer=answer, k=k)
-    forwards = rollout + reference + updates
+    forwards = 1 + reference + updates  # 1: the rollout
     text = forwards + updates * (1 if lora else 2)
     return pictures * (text * one.text + (forwards + 2 * updates * vision) * one.vision)
 

@@ -25,7 +25,7 @@ def judged() -> Judged:
 def patience() -> Patience:
     weight = torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.full((2,), torch.nan)
-    return Patience(torch.optim.AdamW([weight]), 3)
+    return Patience(torch.optim.AdamW([weight]))
 
 
 def bad_step(patience: Patience) -> dict[str, float]:
