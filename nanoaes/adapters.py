@@ -21,7 +21,7 @@ from torch import nn
 
 from nanoaes.checks import CheckpointError, Shapes, header, json_object, module_name, reading
 from nanoaes.hub import find_folder
-from nanoaes.lora import LoRA, adapters, attach, linears
+from nanoaes.lora import LoRA, adapters, attach, is_meant, linears
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -120,12 +120,7 @@ def _means(rule: Any, name: str) -> bool:
     old = name.replace("model.language_model.", "model.", 1).replace("model.visual.", "visual.", 1)
     if isinstance(rule, str):
         return any(re.fullmatch(rule, n) for n in (name, old))
-    return any(ends_with(n, target) for n in (name, old) for target in rule)
-
-
-def ends_with(name: str, target: str) -> bool:
-    """Whether a target means a layer, as PEFT reads a list of targets."""
-    return f".{name}".endswith(f".{target}")
+    return any(is_meant(n, rule) for n in (name, old))
 
 
 def _tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -163,7 +158,7 @@ def save_adapters(hf: nn.Module, path: Path, base: str) -> None:
     one = next(iter(found.values()))
     path.mkdir(parents=True, exist_ok=True)
     ends = sorted({name.rsplit(".", 1)[1] for name in found})
-    meant = {n for n, _ in hf.named_modules() if any(ends_with(n, end) for end in ends)}
+    meant = {n for n, _ in hf.named_modules() if is_meant(n, ends)}
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base,
               "r": one.rank, "lora_alpha": one.alpha, "lora_dropout": 0.0, "bias": "none",
               # Whole names where the short ones mean other layers too, of the vision tower say.

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
+from nanoaes.lora import is_meant
+
 VISION, WORDS, HEAD = "model.visual.", "model.language_model.embed_tokens.", "lm_head."
 # M-RoPE and special tokens change no size; they are here because a config needs them.
 TEXT = dict(rms_norm_eps=1e-6, max_position_embeddings=128_000, rope_parameters={
@@ -85,11 +87,11 @@ class Anatomy:
         """LoRA's parameters: A (rank, in) and B (out, rank) beside each target's layer.
 
         Args:
-            targets: last parts of names, such as q_proj.
+            targets: as in `lora.LoRA`.
             vision: in the vision tower too.
         """
         return sum(rank * (n_in + n_out) for name, seen, n_in, n_out in self.linears
-                   if name.rpartition(".")[2] in targets and (vision or not seen))
+                   if is_meant(name, targets) and (vision or not seen))
 
 
 def anatomy(config: PreTrainedConfig) -> Anatomy:

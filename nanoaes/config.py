@@ -119,6 +119,11 @@ class LearnConfig(TrainConfig, ModelConfig):
     shard: int = opt(0, "processes that share one copy of the trained weights, such as a node's; "
                         "0: all that torchrun has started", low=0)
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """`lora_targets`, name by name."""
+        return tuple(name.strip() for name in self.lora_targets.split(","))
+
 
 @dataclass
 class CoTConfig(TrainConfig, SetsConfig):

@@ -64,7 +64,6 @@ def job_of(cfg: LearnConfig, model: Anatomy, asking: Asking, *, processes: int, 
     """
     picture = asking.max_pixels // side**2
     rapo = script == "rapo"
-    targets = tuple(name.strip() for name in cfg.lora_targets.split(","))
     return Job(
         model, cfg.tokens_per_micro_batch, prompt=picture + len(asking.prompt) // LETTERS + CHAT,
         picture=picture, answer=asking.max_new_tokens, k=cfg.k if rapo else 1,
@@ -72,8 +71,8 @@ def job_of(cfg: LearnConfig, model: Anatomy, asking: Asking, *, processes: int, 
         processes=cfg.shard or processes, alone=processes == 1,
         checkpointing=cfg.gradient_checkpointing, reference=reference,
         vision=cfg.lora_vision if cfg.lora_rank else cfg.train_vision, rank=cfg.lora_rank,
-        adapters=model.adapters(cfg.lora_rank, targets, cfg.lora_vision), cuda=cuda, script=script,
-        held=-(-cfg.heldout // processes), tested=tested)
+        adapters=model.adapters(cfg.lora_rank, cfg.targets, cfg.lora_vision), cuda=cuda,
+        script=script, held=-(-cfg.heldout // processes), tested=tested)
 
 
 def chosen(job: Job, free: int) -> Job:

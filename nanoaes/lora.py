@@ -9,7 +9,7 @@ Left out: dropout (log-probs of rollout and update would differ), DoRA, ranks pe
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -71,6 +71,11 @@ def linears(hf: nn.Module, vision: bool) -> dict[str, nn.Linear]:
             if isinstance(m, nn.Linear) and name.startswith(parts)}
 
 
+def is_meant(name: str, targets: Iterable[str]) -> bool:
+    """Is a layer's name, or the end of it, one of the targets? So PEFT reads a list of them."""
+    return any(f".{name}".endswith(f".{target}") for target in targets)
+
+
 def attach(hf: nn.Module, spec: LoRA, seed: int = 0) -> None:
     """Put adapters before the layers that spec names, in place; all else is frozen. The A's, drawn
     from seed, are the same on every process and device; on `meta` none are drawn.
@@ -79,12 +84,11 @@ def attach(hf: nn.Module, spec: LoRA, seed: int = 0) -> None:
         UserError: a target that no layer has, a vision tower that has none of them.
     """
     known = linears(hf, spec.vision)
-    meant = tuple(f".{target}" for target in spec.targets)
-    here = {name: m for name, m in known.items() if f".{name}".endswith(meant)}
+    here = {name: m for name, m in known.items() if is_meant(name, spec.targets)}
     ends = {part: ", ".join(sorted({n.rsplit(".", 1)[1] for n in known if part in n}))
             for part in (".", ".visual.")}
     for target in spec.targets:
-        if not any(f".{name}".endswith(f".{target}") for name in known):
+        if not any(is_meant(name, [target]) for name in known):
             raise UserError(f"--lora_targets: no linear layer {target!r}; choose of {ends['.']}")
     if spec.vision and not any(".visual." in name for name in here):
         raise UserError("--lora_vision: no target is a layer of the vision tower; add some of "

@@ -134,8 +134,7 @@ def adapted(vlm: VLM, cfg: LearnConfig, reference: bool) -> Models:
     """
     had = adapters(vlm.hf)
     if not had:
-        targets = tuple(name.strip() for name in cfg.lora_targets.split(","))
-        attach(vlm.hf, LoRA(cfg.lora_rank, cfg.lora_alpha, targets, cfg.lora_vision), cfg.seed)
+        attach(vlm.hf, LoRA(cfg.lora_rank, cfg.lora_alpha, cfg.targets, cfg.lora_vision), cfg.seed)
     elif {a.rank for a in had.values()} != {cfg.lora_rank}:
         raise UserError(f"--lora_rank {cfg.lora_rank}: the model's folder has adapters of rank "
                         f"{next(iter(had.values())).rank}; give that, or 0 to train all weights")

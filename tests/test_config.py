@@ -135,7 +135,8 @@ def test_an_ascii_terminal_ends_no_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cls, scripts", [
-    (CoTConfig, ["build_cot"]), (SFTConfig, ["train_sft", "nanoaes/models", "nanoaes/dry_run"]),
+    (CoTConfig, ["build_cot"]),
+    (SFTConfig, ["train_sft", "nanoaes/models", "nanoaes/dry_run", "nanoaes/config"]),
     (RAPOConfig, ["train_rapo", "eval", "nanoaes/diary", "nanoaes/judge", "nanoaes/models",
                   "nanoaes/schedule", "nanoaes/dry_run", "nanoaes/config"]),
     (EvalConfig, ["eval", "nanoaes/models", "nanoaes/verbs"]),

@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from kin import tiny_kin
@@ -22,16 +21,11 @@ from nanoaes.memory import Job, estimate
 from nanoaes.roofline import CARDS, speed
 
 QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
-ADAPTERS = dict(lora_rank=0, lora_targets="q_proj, v_proj", lora_vision=False)
-
-
-def options(cls: type, **given) -> SimpleNamespace:
-    return SimpleNamespace(**{**vars(cls()), **ADAPTERS, **given})
 
 
 def job(processes: int = 8, cls: type = RAPOConfig, **given) -> Job:
-    cfg = options(cls, **{"dtype": "bfloat16", "gradient_checkpointing": True,
-                          "tokens_per_micro_batch": 0, **given})
+    cfg = cls(**{"dtype": "bfloat16", "gradient_checkpointing": True, "tokens_per_micro_batch": 0,
+                 "lora_targets": "q_proj, v_proj", **given})
     asking, _ = default_asking("qwen2_5_vl").but(max_new_tokens=1024)
     return job_of(cfg, anatomy(read_config(QWEN)), asking, processes=processes, cuda=True, side=28,
                   reference="" if cls is SFTConfig else "sharded",

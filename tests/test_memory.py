@@ -9,7 +9,6 @@ import torch
 from kin import KIN, tiny_kin
 from PIL import Image
 from tiny import tiny_vlm
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5_VLConfig
@@ -29,6 +28,7 @@ from nanoaes.budget import (
 )
 from nanoaes.errors import UserError
 from nanoaes.inputs import Prompts
+from nanoaes.lora import LoRA, attach
 from nanoaes.memory import (
     Job,
     bias,
@@ -98,13 +98,12 @@ def test_an_untied_head_is_counted_apart() -> None:
 
 
 @pytest.mark.parametrize("vision", [False, True])
-def test_adapters_are_counted_as_they_are_made(vision: bool) -> None:
+@pytest.mark.parametrize("targets", [("q_proj", "down_proj"), ("self_attn.v_proj", "up_proj")])
+def test_adapters_are_counted_as_they_are_made(targets: tuple[str, ...], vision: bool) -> None:
     vlm = tiny_kin("qwen2_5")
-    layers = [x for name, x in vlm.hf.model.named_modules() if isinstance(x, nn.Linear)
-              and name.endswith(("q_proj", "down_proj")) and (vision or "visual" not in name)]
-    want = sum(nn.Linear(x.in_features, 3, bias=False).weight.numel()
-               + nn.Linear(3, x.out_features, bias=False).weight.numel() for x in layers)
-    assert anatomy(vlm.hf.config).adapters(3, ("q_proj", "down_proj"), vision) == want
+    attach(vlm.hf, LoRA(3, 6.0, targets, vision))
+    made = sum(p.numel() for p in vlm.parameters() if p.requires_grad)
+    assert anatomy(vlm.hf.config).adapters(3, targets, vision) == made > 0
 
 
 def test_the_built_in_models_are_qwens() -> None:
