@@ -49,8 +49,7 @@ from nanoaes.checks import (
     stored_dtype,
 )
 from nanoaes.hub import find_folder
-from nanoaes.lora import adapters
-from nanoaes.merging import whole_state
+from nanoaes.lora import adapters, whole_state
 from nanoaes.older import older_config, older_words, write_object
 from nanoaes.prompt import PROMPTS, SCORING_PROMPT, UNIT, check_range
 from nanoaes.template import check_template

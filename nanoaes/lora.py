@@ -1,10 +1,11 @@
 """Adapters of low rank: a frozen layer plus a narrow detour that learns.
 
     y = W x + b + alpha / r · B A x        A (r, in) random, B (out, r) zero at first
+    merged: W + alpha / r · B A in the place of W, a plain model that computes the same
 
 Adapters are fp32, so that small steps are not rounded away, and compute in the dtype of what comes
 in. The model with its adapters as they began is the reference: no second model is needed. The head
-and the embedding are never adapted. `adapters.py` has PEFT's folder, `merging.py` the plain model.
+and the embedding are never adapted. `adapters.py` has PEFT's folder.
 Left out: dropout (log-probs of rollout and update would differ), DoRA, ranks per layer.
 """
 
@@ -122,3 +123,34 @@ def as_reference(hf: nn.Module) -> Iterator[None]:
     finally:
         for adapter, was in before.items():
             adapter.as_begun = was
+
+
+def merged(adapter: Adapter) -> Tensor:
+    """(out, in) W + alpha / r · B A, rounded once."""
+    w = adapter.base.weight.detach()
+    wide = torch.promote_types(w.dtype, torch.float32)
+    a, b = adapter.lora_A.detach().to(wide), adapter.lora_B.detach().to(wide)
+    return torch.addmm(w.to(wide), b, a, alpha=adapter.alpha / adapter.rank).to(w.dtype)
+
+
+def whole_state(hf: nn.Module) -> dict[str, Tensor]:
+    """The weights of the plain model that computes the same; the model stays as it is.
+
+    What is merged lies on the CPU: a GPU has no room for it beside the model.
+    """
+    state = hf.state_dict()
+    for name, adapter in adapters(hf).items():
+        del state[f"{name}.lora_A"], state[f"{name}.lora_B"]
+        state[f"{name}.weight"] = merged(adapter).cpu()
+        del state[f"{name}.base.weight"]
+        if adapter.base.bias is not None:
+            state[f"{name}.bias"] = state.pop(f"{name}.base.bias")
+    return state
+
+
+def merge(hf: nn.Module) -> None:
+    """Put the adapters into their layers, which become plain again, in place."""
+    for name, adapter in adapters(hf).items():
+        with torch.no_grad():
+            adapter.base.weight.copy_(merged(adapter))
+        hf.set_submodule(name, adapter.base)

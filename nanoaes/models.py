@@ -23,8 +23,7 @@ from torch import Tensor
 from nanoaes.checkpoint import publish
 from nanoaes.config import LearnConfig, ModelConfig
 from nanoaes.errors import UserError
-from nanoaes.lora import LoRA, adapters, as_reference, attach, begin_here
-from nanoaes.merging import merge
+from nanoaes.lora import LoRA, adapters, as_reference, attach, begin_here, merge
 from nanoaes.parallel import by_first, device, size
 from nanoaes.prompt import UNIT
 from nanoaes.sharding import everywhere, mesh, refresh, sharded

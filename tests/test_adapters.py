@@ -17,8 +17,7 @@ from tiny import tiny_vlm
 from nanoaes.adapters import CONFIG, WEIGHTS, load_adapters, save_adapters
 from nanoaes.checks import CheckpointError
 from nanoaes.folder import Asking, read_folder
-from nanoaes.lora import LoRA, adapters, attach
-from nanoaes.merging import merge
+from nanoaes.lora import LoRA, adapters, attach, merge
 from nanoaes.vlm import VLM
 
 Q = "base_model.model.model.language_model.layers.0.self_attn.q_proj"

@@ -10,8 +10,7 @@ from tiny import ragged, tiny_prompts, tiny_vlm
 from torch import Tensor, nn
 
 from nanoaes.errors import UserError
-from nanoaes.lora import Adapter, LoRA, adapters, as_reference, attach, begin_here, spec_of
-from nanoaes.merging import merge
+from nanoaes.lora import Adapter, LoRA, adapters, as_reference, attach, begin_here, merge, spec_of
 from nanoaes.vlm import VLM
 
 TEXT = ("q_proj", "v_proj", "down_proj")

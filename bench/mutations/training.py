@@ -80,13 +80,11 @@ TRAINING = {
           "copy.deepcopy(speaker).requires_grad_(False) if reference else None",
           "speaker if reference else None", "loop"),
     ],
-    "nanoaes/merging.py": [
+    "nanoaes/lora.py": [
         M("merged without the scale", "b, a, alpha=adapter.alpha / adapter.rank).to", "b, a).to",
           "lora"),
         M("rounded before it is added", "adapter.lora_B.detach().to(wide)",
           "adapter.lora_B.detach().to(w.dtype).to(wide)", "lora"),
-    ],
-    "nanoaes/lora.py": [
         M("alpha is not divided by the rank", "* (self.alpha / self.rank)", "* self.alpha", "lora"),
         M("adapters in the model's dtype", '{"dtype": torch.float32, "device"',
           '{"dtype": base.weight.dtype, "device"', "lora"),
