@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoModelForImageTextToText, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 
 from nanoaes.errors import UserError
 
@@ -66,21 +66,18 @@ def check_files(path: Path) -> None:
         raise CheckpointError(f"{path}: adapter_config.json where a whole model is wanted; merge "
                               "the adapters into their model first (PEFT's merge_and_unload), or "
                               "remove the file if the weights here are merged")
-    if not (path / "config.json").is_file():
-        raise CheckpointError(f"{path}: no config.json; give a Hugging Face model folder, "
-                              "such as train_rapo.py leaves in RUN/rapo")
-    texts = check_texts(path)
-    check_kind(path, texts["config.json"])
+    check_texts(path)
+    check_kind(path)
     if not has_tokenizer(path):
         raise CheckpointError(f"{path}: no tokenizer.json; copy the tokenizer's files of the model "
                               "that this one was made from")
 
 
-def check_texts(path: Path) -> dict[str, dict[str, Any]]:
-    """A folder's JSON files by their names.
+def check_texts(path: Path) -> None:
+    """A folder's JSON files hold objects, and no file is only Git LFS's pointer to one.
 
     Raises:
-        CheckpointError: one is no JSON object, one of all is only Git LFS's pointer to a file.
+        CheckpointError: one does not, one is.
     """
     for file in sorted(path.iterdir()):
         if file.suffix in {".json", ".safetensors", ".jinja", ".txt"} and file.is_file():
@@ -88,7 +85,9 @@ def check_texts(path: Path) -> dict[str, dict[str, Any]]:
                 if start.read(24) == b"version https://git-lfs.":
                     raise CheckpointError(f"{path}: {file.name} is only Git LFS's pointer to the "
                                           "file; run `git lfs pull` there")
-    return {name: json_object(path, name) for name in TEXTS if (path / name).is_file()}
+    for name in TEXTS:
+        if (path / name).is_file():
+            json_object(path, name)
 
 
 def has_tokenizer(path: Path) -> bool:
@@ -106,12 +105,16 @@ def json_object(path: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def check_kind(path: Path, config: dict[str, Any]) -> None:
+def check_kind(path: Path) -> None:
     """What config.json itself says, before any class of transformers sees it.
 
     Raises:
-        CheckpointError: another kind of model, quantised weights, no image token.
+        CheckpointError: no config, another kind of model, quantised weights, no image token.
     """
+    if not (path / "config.json").is_file():
+        raise CheckpointError(f"{path}: no config.json; give a Hugging Face model folder, "
+                              "such as train_rapo.py leaves in RUN/rapo")
+    config = json_object(path, "config.json")
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in PROCESSORS:
         said = f"a {kind} model" if kind else "config.json has no model_type"
@@ -126,12 +129,15 @@ def check_kind(path: Path, config: dict[str, Any]) -> None:
                               "model that this one was made from")
 
 
-def check_config(path: Path, config: PreTrainedConfig) -> None:
-    """What transformers made of config.json.
+def read_config(path: Path) -> PreTrainedConfig:
+    """What transformers makes of a config.json that `check_kind` has seen.
 
     Raises:
-        CheckpointError: layers with a sliding window, special tokens outside the vocabulary.
+        CheckpointError: no model can be made of it, layers with a sliding window, special tokens
+            outside the vocabulary.
     """
+    with reading(path, "config.json"):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     text = config.text_config
     windows = [kind for kind in getattr(text, "layer_types", None) or []
                if kind != "full_attention"]
@@ -144,6 +150,7 @@ def check_config(path: Path, config: PreTrainedConfig) -> None:
             raise CheckpointError(f"{path}: {name} {getattr(config, name)} of config.json is "
                                   f"outside its vocab_size {text.vocab_size}; copy config.json of "
                                   "the model that this one was made from")
+    return config
 
 
 def check_weights(path: Path, config: PreTrainedConfig) -> nn.Module:

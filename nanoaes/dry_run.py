@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from transformers import AutoConfig, PreTrainedConfig, Qwen2_5_VLConfig
+from transformers import PreTrainedConfig, Qwen2_5_VLConfig
 
 from nanoaes.anatomy import BUILT_IN, Anatomy, anatomy
 from nanoaes.budget import MARGIN, fits, free_memory, micro_batch_tokens, refuse, remedies
-from nanoaes.checks import CheckpointError, check_config, check_kind, json_object, reading
+from nanoaes.checks import check_kind, read_config, reading
 from nanoaes.config import LearnConfig, OptionError
 from nanoaes.folder import Asking, default_asking, read_asking
 from nanoaes.hub import find_folder
@@ -33,7 +33,7 @@ MANY = 10**6  # pictures of a test set that is not at hand
 LETTERS, CHAT = 4, 25  # per token of English, at least; tokens of a chat template around it
 
 
-def read_config(model: str) -> PreTrainedConfig:
+def config_of(model: str) -> PreTrainedConfig:
     """A folder's config.json, else what is known by heart, else the hub's; nothing more of it.
 
     Raises:
@@ -42,13 +42,8 @@ def read_config(model: str) -> PreTrainedConfig:
     if model in BUILT_IN and not Path(model).is_dir():
         return Qwen2_5_VLConfig(**BUILT_IN[model])
     path = find_folder(Path(model), ["config.json"])
-    if not (path / "config.json").is_file():
-        raise CheckpointError(f"{path}: no config.json; give a Hugging Face model folder")
-    check_kind(path, json_object(path, "config.json"))
-    with reading(path, "config.json"):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    check_config(path, config)
-    return config
+    check_kind(path)
+    return read_config(path)
 
 
 def job_of(cfg: LearnConfig, model: Anatomy, asking: Asking, *, processes: int, cuda: bool,
@@ -164,12 +159,12 @@ def planned(cfg: LearnConfig, reference: str = "", *, processes: int, script: st
     Args:
         epoch: pictures of a pass; 0: not known.
     Raises:
-        CheckpointError: as `read_config`. OptionError: no --model.
+        CheckpointError: as `config_of`. OptionError: no --model.
     """
     if not cfg.model:
         raise OptionError("--dry_run needs a --model: a folder, or a name of the hub, such as "
                           "Qwen/Qwen2.5-VL-7B-Instruct")
-    config, place, gpus = read_config(cfg.model), device(cfg.device), cfg.gpus or processes
+    config, place, gpus = config_of(cfg.model), device(cfg.device), cfg.gpus or processes
     card = CARDS[cfg.gpu] if cfg.gpu else None
     cuda = bool(card) or place.type == "cuda"
     free = card.memory if card else free_memory(place) // (1 if cuda else gpus)

@@ -25,7 +25,6 @@ import torch
 import transformers
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModelForImageTextToText,
     AutoTokenizer,
     GenerationConfig,
@@ -38,13 +37,13 @@ from nanoaes.adapters import find_base, is_adapters, load_adapters, plan, save_a
 from nanoaes.checks import (
     PROCESSORS,
     CheckpointError,
-    check_config,
     check_files,
     check_finite,
     check_texts,
     check_weights,
     has_tokenizer,
     json_object,
+    read_config,
     reading,
     stored_dtype,
 )
@@ -143,9 +142,7 @@ def _small_files(model: Path) -> tuple[Path, Path, Path, PreTrainedConfig, Askin
         check_texts(top)
         name, path = find_base(top)
     check_files(path)
-    with reading(path, "config.json"):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    check_config(path, config)
+    config = read_config(path)
     return name, top, path, config, _asking(top, path, config.model_type)
 
 

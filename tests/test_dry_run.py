@@ -14,7 +14,7 @@ from nanoaes import hub
 from nanoaes.anatomy import anatomy
 from nanoaes.checks import CheckpointError
 from nanoaes.config import OptionError, RAPOConfig, SFTConfig
-from nanoaes.dry_run import chosen, describe, job_of, read_config, settled
+from nanoaes.dry_run import chosen, config_of, describe, job_of, settled
 from nanoaes.errors import UserError
 from nanoaes.folder import default_asking
 from nanoaes.memory import Job, estimate
@@ -27,7 +27,7 @@ def job(processes: int = 8, cls: type = RAPOConfig, **given) -> Job:
     cfg = cls(**{"dtype": "bfloat16", "gradient_checkpointing": True, "tokens_per_micro_batch": 0,
                  "lora_targets": "q_proj, v_proj", **given})
     asking, _ = default_asking("qwen2_5_vl").but(max_new_tokens=1024)
-    return job_of(cfg, anatomy(read_config(QWEN)), asking, processes=processes, cuda=True, side=28,
+    return job_of(cfg, anatomy(config_of(QWEN)), asking, processes=processes, cuda=True, side=28,
                   reference="" if cls is SFTConfig else "sharded",
                   script="sft" if cls is SFTConfig else "rapo")
 
@@ -70,7 +70,7 @@ def test_a_given_budget_is_kept() -> None:
 
 def test_a_folder_needs_no_more_than_its_config(tmp_path: Path) -> None:
     tiny_kin("qwen3").hf.config.save_pretrained(tmp_path)
-    assert anatomy(read_config(str(tmp_path))) == anatomy(tiny_kin("qwen3").hf.config)
+    assert anatomy(config_of(str(tmp_path))) == anatomy(tiny_kin("qwen3").hf.config)
 
 
 @pytest.mark.parametrize("content, message", [
@@ -80,7 +80,7 @@ def test_other_folders_are_refused(tmp_path: Path, content: dict | None, message
     if content is not None:
         (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=message):
-        read_config(str(tmp_path))
+        config_of(str(tmp_path))
 
 
 def test_of_the_hub_only_the_config_is_fetched(tmp_path: Path, monkeypatch) -> None:
@@ -92,8 +92,8 @@ def test_of_the_hub_only_the_config_is_fetched(tmp_path: Path, monkeypatch) -> N
         return str(tmp_path)
 
     monkeypatch.setattr(hub, "snapshot_download", fetch)
-    assert read_config("some/model").model_type == "qwen2_vl"
-    read_config(QWEN)  # known by heart
+    assert config_of("some/model").model_type == "qwen2_vl"
+    config_of(QWEN)  # known by heart
     assert asked == [("some/model", ["config.json"])]
 
 

@@ -7,7 +7,7 @@ import pytest
 from nanoaes.anatomy import anatomy
 from nanoaes.budget import fits, micro_batch_tokens, remedies, smallest
 from nanoaes.config import RAPOConfig, SFTConfig
-from nanoaes.dry_run import job_of, read_config
+from nanoaes.dry_run import config_of, job_of
 from nanoaes.folder import default_asking
 from nanoaes.memory import Job, estimate
 from nanoaes.presets import PRESETS
@@ -21,7 +21,7 @@ def job(name: str, processes: int, k: int, **other) -> Job:
     cfg = RAPOConfig(**PRESETS[name][RAPOConfig] | {"k": k} | other)
     asking, _ = default_asking("qwen2_5_vl").but(max_pixels=cfg.max_pixels,
                                                  max_new_tokens=cfg.max_new_tokens)
-    return job_of(cfg, anatomy(read_config(cfg.model)), asking, processes=processes, cuda=True,
+    return job_of(cfg, anatomy(config_of(cfg.model)), asking, processes=processes, cuda=True,
                   side=28, reference=cfg.reference if cfg.beta else "", tested=10**6)
 
 
