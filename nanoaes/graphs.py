@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+KEPT = 2 * 2**30  # bytes of storage that stay between rollouts
+
 Function = Callable[[], Tensor]
 Recording = tuple[Callable[[], Any], Tensor, Any]  # what replays, what that fills, memory to share
 Size = tuple[int, ...]
@@ -42,7 +44,7 @@ class Graphs:
     """The recorded sizes of one function, and the storage that their kernels point into."""
 
     def __init__(self, record: Callable[[Function, Any], Recording] = cuda_graph,
-                 keep_bytes: int = 2 * 2**30):
+                 keep_bytes: int = KEPT):
         """keep_bytes: storage beyond this goes at `rest`."""
         self.record, self.keep_bytes = record, keep_bytes
         self.addresses: list[int] = []

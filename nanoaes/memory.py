@@ -13,11 +13,11 @@ loading, which needs less than training does.
 from dataclasses import dataclass, replace
 
 from nanoaes.anatomy import Anatomy, Tower
+from nanoaes.graphs import KEPT
 from nanoaes.logprob import TILE
 from nanoaes.rollout import LOGITS, PROMPT, cached
 
 GPU_TILE = 2**28  # as `kernels.TILE`, which needs Triton to be imported; in 16 bits
-KEPT = 2 * 2**30  # KV cache up to here stays between rollouts (`graphs.Graphs`)
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -125,7 +125,7 @@ def kept_by_layer(job: Job, tower: Tower) -> int:
     fp32) and the quotient, attention its queries, keys, values and output.
     """
     e, n, p, t, k = job.e, job.rows, job.prompt, job.answer, job.k
-    tokens = n * job.row if tower is job.model.text else n * job.picture * job.model.merge
+    tokens = tokens_of(job, tower)
     # A frozen norm's quotient has no use, nor has it where LayerNorm makes it again.
     kinds = (4 + e + e * (not job.rank)) if tower.gated else 2 * e
     norms, lora = 2 * tower.hidden * kinds, 7 * job.rank * e

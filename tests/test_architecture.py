@@ -24,7 +24,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "lora": {"errors"},
     "models": {"checkpoint", "config", "errors", "lora", "parallel", "prompt", "sharding",
                "vlm"},
-    "anatomy": {"lora"}, "memory": {"anatomy", "logprob", "rollout"},
+    "anatomy": {"lora"}, "memory": {"anatomy", "graphs", "logprob", "rollout"},
     "budget": {"errors", "memory"}, "roofline": {"anatomy", "memory"},
     "dry_run": {"anatomy", "budget", "checks", "config", "folder", "hub", "memory", "parallel",
                 "progress", "roofline"},
