@@ -206,13 +206,6 @@ def test_max_pixels_make_a_picture_smaller_in_each_kind(tmp_path: Path, kin: str
     assert tokens[0] * 4 < tokens[1]
 
 
-def test_transformers_own_picture_processor_reads_a_saved_folder(folder: Path) -> None:
-    image = pictures(2)[1]
-    theirs = Qwen2VLImageProcessorPil.from_pretrained(folder)(images=[image], return_tensors="pt")
-    torch.testing.assert_close(tiny_vlm().prompts([image]).pixels, theirs["pixel_values"],
-                               rtol=0, atol=2e-6)
-
-
 BF16, FP32 = torch.bfloat16, torch.float32
 
 

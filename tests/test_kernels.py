@@ -132,22 +132,6 @@ def test_same_bits_every_time():
     assert all(torch.equal(a, b) for a, b in zip(first, compare(40, 150, 37), strict=True))
 
 
-def test_triton_and_torch_make_the_same_three_updates():
-    targets = torch.arange(24, device=DEVICE) % 7
-
-    def train(backend):
-        table = problem(8, 80, 16, torch.float32)[1].detach().to(DEVICE).requires_grad_()
-        optimizer = torch.optim.AdamW([table], lr=0.01)
-        for _ in range(3):
-            logp, _ = token_logprob(table[:24], table, targets, 0.9, backend=backend)
-            (-logp.mean()).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        return [table.detach()]
-
-    close(train("triton"), train("torch"), 1e-5)
-
-
 def test_refuses_what_it_cannot_do(monkeypatch):
     args = torch.zeros(2, 3), torch.zeros(5, 3), torch.zeros(2, dtype=torch.int64)
     with pytest.raises(ValueError, match="bf16, fp16 or fp32"):

@@ -16,19 +16,18 @@ from nanoaes.logprob import TorchTiles, readable_logprob, sampling_logits, token
 ROOT = Path(__file__).parent.parent
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the sizes of what each operation returns, views left out."""
+class Shapes(TorchDispatchMode):
+    """Records the shapes of what each operation returns, views left out."""
 
     def __init__(self):
         super().__init__()
-        self.elements, self.shapes = 0, set()
+        self.seen = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for x in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(x, torch.Tensor) and not func.is_view:
-                self.elements = max(self.elements, x.numel())
-                self.shapes.add(tuple(x.shape))
+                self.seen.add(tuple(x.shape))
         return out
 
 
@@ -125,22 +124,12 @@ def test_large_logits_keep_their_digits(monkeypatch):
     close(got, want, 1e-5)
 
 
-def test_memory_does_not_grow_with_tokens_times_words():
-    V, H, sizes = 152_064, 16, {}
-    for M in (300, 600):
-        hidden, weight, targets, mask, _ = problem(M, V, H, torch.float32)
-        with LargestTensor() as sizes[M]:
-            token_logprob(hidden, weight, targets, forbidden=mask)[0].sum().backward()
-        assert sizes[M].elements <= max(TorchTiles.TILE, V * H) < M * V / 2
-    assert abs(sizes[300].elements / sizes[600].elements - 1) < 0.01
-
-
 def test_frozen_head_costs_no_weight_gradient():
     hidden, weight, targets, _, _ = problem(20, 70, 9, torch.float32)
     want = torch.autograd.grad(token_logprob(hidden, weight, targets)[0].sum(), hidden)[0]
-    with LargestTensor() as sizes:
+    with Shapes() as shapes:
         token_logprob(hidden, weight.detach(), targets)[0].sum().backward()
-    assert (70, 9) not in sizes.shapes and torch.equal(hidden.grad, want)
+    assert (70, 9) not in shapes.seen and torch.equal(hidden.grad, want)
 
 
 def test_tied_head_gets_both_gradients():

@@ -11,8 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from nanoaes import sharding
 from nanoaes.config import SFTConfig
-from nanoaes.folder import CheckpointError
-from nanoaes.models import Models, load_models, load_whole
+from nanoaes.models import Models, load_models
 from nanoaes.vlm import VLM
 
 
@@ -115,8 +114,3 @@ def test_of_whole_weights_only_one_part_is_alive_while_they_are_cut(monkeypatch)
                      over=sharding.mesh(torch.device("cpu"), 0), frozen=lambda name: False)
     assert len(alive) == len(blank.blocks) + 1
     assert max(alive) - alive[0] <= max(parts) < sum(parts) / 2, alive
-
-
-def test_what_cannot_be_read_is_said_as_before(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such folder|neither a folder"):
-        load_whole(tmp_path / "none", config())

@@ -242,13 +242,6 @@ def test_no_text_raises_or_leaves_the_interval() -> None:
     assert min(outcomes.values()) >= 1_000, outcomes  # neither side of the contract goes untested
 
 
-@fast(2000)
-@given(st.text())
-def test_any_text_in_an_answer_block(content: str) -> None:
-    score = parse_score(f"<answer>{content}</answer>")
-    assert score is None or 0.0 <= score <= 1.0
-
-
 @fast(500)
 @given(st.integers(0, 10**6), st.integers(1, 10**6))
 def test_fractions_and_percentages_agree_with_division(numerator: int, denominator: int) -> None:

@@ -90,11 +90,6 @@ def test_a_folder_in_use_names_the_other(album: Path) -> None:
         other.communicate("")
 
 
-def test_a_run_that_is_a_file_is_one_line(album: Path) -> None:
-    with pytest.raises(UserError, match="is a file, not a folder"):
-        train_rapo.main(options(album, run=album / "photos.csv"))
-
-
 @pytest.mark.parametrize("out, message", [
     ("model", "would overwrite"), (".", "would overwrite"), ("model/sub", "would overwrite"),
     ("photos.csv", "something else than an earlier result")])

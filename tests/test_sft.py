@@ -1,6 +1,5 @@
 """The cold start trains the answer and its stop token, nothing else, however it is split."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,16 +59,6 @@ def test_the_stop_token_is_learned() -> None:
     rolls = rollout(vlm, vlm.prompts([lesson.image], [lesson.question]), k=1, max_new_tokens=60,
                     temperature=0)
     assert rolls.answers(vlm)[0][0].text == ANSWERS[0] and not rolls.truncated.any()
-
-
-def test_the_frozen_tower_does_not_move_and_the_rest_does() -> None:
-    vlm = tiny_vlm()
-    vlm.hf.model.visual.requires_grad_(False)
-    before = {n: p.detach().clone() for n, p in vlm.named_parameters()}
-    lesson = Lesson(pictures(1)[0], QUESTIONS[0], ANSWERS[0])
-    fit(vlm, lambda step: [lesson], steps=1, lr_at=lambda step: 1e-3, label="test")
-    for name, p in vlm.named_parameters():
-        assert torch.equal(p, before[name]) == (".visual." in name), name
 
 
 def test_the_update_is_the_same_for_any_micro_batch() -> None:
@@ -140,41 +129,6 @@ def test_every_critique_comes_once_an_epoch_in_a_new_order(monkeypatch, tmp_path
         assert given[name] == getattr(cfg, name)
     given["log"]({"step": 1})
     assert read_rows(tmp_path / "rows.jsonl") == [{"step": 1}]
-
-
-class Stopped(Exception):
-    """What `main` has prepared is all that is asked."""
-
-
-@pytest.mark.parametrize("train_vision", [False, True])
-def test_the_tower_learns_only_where_it_is_asked_to(monkeypatch, tmp_path: Path,
-                                                    train_vision: bool) -> None:
-    def train(cfg: SFTConfig, vlm, critiques, history: Path, saves) -> None:
-        learns = {n for n, p in vlm.named_parameters() if p.requires_grad}
-        assert any(".visual." in name for name in learns) == train_vision
-        assert critiques == [(tmp_path / "1.png", "<think>soft light</think><answer>0.60</answer>")]
-        raise Stopped
-
-    monkeypatch.setattr(train_sft, "train", train)
-    pictures(1)[0].save(tmp_path / "1.png")
-    tiny_vlm().save(tmp_path / "model")
-    row = {"image": str(tmp_path / "1.png"), "score": 0.6, "dataset": "a", "kept": True,
-           "critique": "soft light"}
-    (tmp_path / "cot.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"kept": False})
-                                        + "\n")
-    with pytest.raises(Stopped):
-        train_sft.main(SFTConfig(run=str(tmp_path / "run"), model=str(tmp_path / "model"),
-                                 cot=str(tmp_path / "cot.jsonl"), train_vision=train_vision,
-                                 device="cpu"))
-
-
-def test_what_the_template_has_opened_is_not_written_twice() -> None:
-    vlm = tiny_vlm()
-    whole, _ = encode_answers(vlm, ANSWERS[:1])
-    vlm.opened = "<think>\n"
-    rest, _ = encode_answers(vlm, ANSWERS[:1])
-    assert vlm.tokenizer.decode(whole[0, 0, :-1]) == "<think>" + vlm.tokenizer.decode(
-        rest[0, 0, :-1])
 
 
 def test_triton_and_torch_give_the_same_first_three_updates() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from kin import KIN, tiny_kin
 from PIL import Image
-from tiny import pictures, ragged, tiny_prompts, tiny_vlm
+from tiny import pictures, tiny_prompts, tiny_vlm
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from nanoaes.folder import Asking
@@ -72,16 +72,6 @@ def test_positions_equal_get_rope_index(kin: str) -> None:
 def test_wrong_number_of_image_tokens_is_an_error() -> None:
     with pytest.raises(ValueError, match="5 image tokens, the picture has 9"):
         prompt_positions(torch.tensor([1, 7, 7, 7, 7, 7, 2]), 7, (1, 6, 6), 2)
-
-
-def test_batch_of_one_equals_batch_of_n() -> None:
-    vlm = tiny_vlm()
-    prompts = tiny_prompts(vlm, 4)
-    ids, mask = ragged(vlm, 4, 3, 6)
-    whole = vlm.hidden(prompts, ids, mask)
-    parts = [vlm.hidden(prompts.select(torch.tensor([i])), ids[i : i + 1], mask[i : i + 1])
-             for i in range(4)]
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-5, atol=1e-5)
 
 
 def test_forbidden_words() -> None:

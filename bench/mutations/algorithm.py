@@ -209,7 +209,7 @@ ALGORITHM = {
         M("SFT without a limit of the norm", "max_norm=max_grad_norm", "max_norm=1e9", "sft"),
         M("the mask is id != pad", "torch.arange(ids.shape[1]) < lengths[:, None]",
           "ids != vlm.pad_id", "sft"),
-        M("the opened tag twice", "rest_of(a, vlm.opened)", "a", "sft"),
+        M("the opened tag twice", "rest_of(a, vlm.opened)", "a", "folder:think"),
         M("the last micro-batch's loss", "loss + part[0].detach(), entropy + part[1]",
           "part[0].detach(), part[1]", "sft"),
     ],

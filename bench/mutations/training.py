@@ -78,7 +78,7 @@ TRAINING = {
         M("the cold start never trains the tower", " and not cfg.train_vision", "", "models"),
         M("the policy is handed over as reference",
           "copy.deepcopy(speaker).requires_grad_(False) if reference else None",
-          "speaker if reference else None", "loop"),
+          "speaker if reference else None", "models"),
     ],
     "nanoaes/lora.py": [
         M("merged without the scale", "b, a, alpha=adapter.alpha / adapter.rank).to", "b, a).to",
