@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nanoaes.anatomy import anatomy  # noqa: E402
 from nanoaes.budget import fits  # noqa: E402
 from nanoaes.config import RAPOConfig  # noqa: E402
-from nanoaes.dry_run import GB, TYPICAL, chosen, job_of, read_config  # noqa: E402
+from nanoaes.dry_run import GB, TYPICAL, chosen, config_of, job_of  # noqa: E402
 from nanoaes.folder import default_asking  # noqa: E402
 from nanoaes.memory import estimate  # noqa: E402
 from nanoaes.options import parse  # noqa: E402
@@ -34,7 +34,7 @@ def main() -> None:
     result = {}
     for preset in PRESETS:
         cfg = parse(RAPOConfig, ["--preset", preset])
-        config = read_config(cfg.model)
+        config = config_of(cfg.model)
         asking = default_asking(config.model_type).but(
             **{k: v for k, v in cfg.loading().items() if k != "device"})[0]
         steps = math.ceil(cfg.limit / cfg.images * cfg.epochs)
