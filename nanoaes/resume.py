@@ -24,9 +24,10 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.tensor import DTensor
 
 from nanoaes.checkpoint import discard, publish, recover, write_json
-from nanoaes.errors import Stopped, UserError
+from nanoaes.errors import NotFinite, Stopped, UserError
 from nanoaes.parallel import by_first, everyone, first, rank, share
 from nanoaes.runs import keep_going
 from nanoaes.stop import Stopping
@@ -73,8 +74,12 @@ class Saves:
             whether it is saved, the same on all. A disk that fails, on any process, costs this
             state and one line; the ones before stay.
         Raises:
+            NotFinite: a number of the state is none; it would take the place of one of use.
             UserError: the processes do not see one disk.
         """
+        bad = everyone([n for n, x in state_of(trained, optimizer).items() if not finite(x)])
+        if bad:
+            raise NotFinite(f"{bad[0]} after step {step} is")
         with keep_going(f"the state of step {step}") as saving, ExitStack() as stack:
             path = self.folder / f"step-{step:06d}"
             aside = by_all(lambda: stack.enter_context(publish(path)) if first() else None)[0]
@@ -156,6 +161,12 @@ def state_of(trained: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> di
     return {f"weight.{name}": p.detach() for name, p in trained.items()} | {
         f"{key}.{name}": x for name, p in trained.items() if p in optimizer.state
         for key, x in optimizer.state[p].items()}
+
+
+def finite(x: Tensor) -> bool:
+    """No NaN and no infinity in what this process holds of it."""
+    part = x.to_local() if isinstance(x, DTensor) else x
+    return bool(part.isfinite().all())
 
 
 def make_room(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import fully_shard
 
 from nanoaes import checkpoint, parallel
 from nanoaes import resume as resume_module
-from nanoaes.errors import UserError
+from nanoaes.errors import NotFinite, UserError
 from nanoaes.resume import RECORD, Saves
 
 HERE = Path(__file__)
@@ -235,6 +235,22 @@ def test_a_damaged_state_is_named_and_the_one_before_serves(
     assert saves.load(fresh.trained, fresh.optimizer)["step"] == 1
 
 
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+@pytest.mark.parametrize("part", ["weight", "exp_avg_sq"])
+def test_a_state_of_no_use_takes_no_ones_place(tmp_path: Path, part: str, wrong: float) -> None:
+    saves, run = Saves(tmp_path, 1), Run().go(0, 2)
+    save(saves, run, 2)
+    before = run.all()
+    with torch.no_grad():
+        resume_module.state_of(run.trained, run.optimizer)[f"{part}.outer.weight"][1, 3] = wrong
+    with pytest.raises(NotFinite, match=f"^{part}.outer.weight after step 3 is not finite"):
+        save(saves, run, 3)
+    assert names(tmp_path) == ["step-000002"]
+    fresh = Run()
+    saves.load(fresh.trained, fresh.optimizer)
+    assert_equal(fresh.all(), before)
+
+
 def test_another_models_weights_are_refused(tmp_path: Path) -> None:
     save(Saves(tmp_path, 1), Run(), 1)
     other = Run()
@@ -270,6 +286,12 @@ def processes(root: Path) -> None:
             found["damaged"] = str(error)
         if parallel.first():
             flip(root / "two" / "step-000003" / "__1_0.distcp")
+        if parallel.rank() == 1:
+            two.trained["inner.bias"].detach().to_local().fill_(torch.nan)
+        try:
+            save(saves, two, 6)
+        except NotFinite as error:
+            found["not finite"] = str(error)
         torch.save(found, root / f"{parallel.rank()}.pt")
 
 
@@ -341,6 +363,11 @@ def test_a_full_disk_of_one_is_everybodys(two: tuple) -> None:
 def test_damage_is_told_to_both(two: tuple) -> None:
     told = {found["damaged"] for found in two[1]}
     assert len(told) == 1 and "step-000003 is damaged (__1_0.distcp" in told.pop()
+
+
+def test_a_nan_of_one_is_told_to_both(two: tuple) -> None:
+    for found in two[1]:
+        assert found["not finite"].startswith("weight.inner.bias after step 6 is not finite")
 
 
 if __name__ == "__main__":
