@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nanoaes.ahead import ahead
 from nanoaes.checkpoint import append_row, publish, write_json
+from nanoaes.checks import header
 from nanoaes.config import OptionError, RAPOConfig
 from nanoaes.datasets import Example, Sets, read_all
 from nanoaes.errors import UserError, at
@@ -165,7 +166,8 @@ def recorded(folder: Path) -> dict:
     """The step and the score of the best checkpoint, as a resume needs them.
 
     Raises:
-        UserError: none is there, or it was chosen by another readout: no score compares with its.
+        UserError: none is there, or it was chosen by another readout: no score compares with its;
+            its weights are cut off: nothing better may come, and then they are handed out.
     """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -177,6 +179,8 @@ def recorded(folder: Path) -> dict:
         raise UserError(f"{folder} was chosen by readout {readout}, checkpoints are chosen by "
                         f"{CHOSEN_BY} now and their scores do not compare; end the run with the "
                         "version that began it, or choose another --run")
+    for file in sorted(folder.glob("*.safetensors")):
+        header(folder, file.name)
     return record
 
 

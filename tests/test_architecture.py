@@ -66,9 +66,9 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "tree": {"attention", "inputs", "logprob", "vlm"},
     "readout": {"errors", "graphs", "inputs", "prompt", "rollout", "sampling", "tree", "vlm"},
     "scorer": {"graphs", "images", "readout", "vlm"},
-    "evaluation": {"ahead", "checkpoint", "config", "datasets", "errors", "graphs", "index",
-                   "metrics", "models", "parallel", "predictions", "progress", "prompt", "quality",
-                   "readout", "runs", "sampler", "vlm"},
+    "evaluation": {"ahead", "checkpoint", "checks", "config", "datasets", "errors", "graphs",
+                   "index", "metrics", "models", "parallel", "predictions", "progress", "prompt",
+                   "quality", "readout", "runs", "sampler", "vlm"},
     "found": {"config", "images"}, "ledger": {"checkpoint", "errors"}, "bursts": {"images"},
     "scoring": {"ahead", "batching", "bursts", "errors", "hub", "images", "ledger", "parallel",
                 "readout", "rollout", "same", "vlm"},
@@ -122,7 +122,7 @@ def test_import_arrows(path: Path) -> None:
     assert not imports(path) & {s.stem for s in SCRIPTS}, "modules never import scripts"
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("bench/*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("bench/**/*.py")), ids=lambda path: path.stem)
 def test_what_bench_imports_is_there(path: Path) -> None:
     """A script that runs once a month is broken silently when a function moves."""
     ours = {"nanoaes", *(script.stem for script in SCRIPTS)}

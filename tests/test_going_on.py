@@ -115,6 +115,21 @@ def test_a_run_that_chose_by_another_figure_is_refused_before_anything_is_moved(
     assert (again / "metrics.jsonl").read_bytes() == before and not list(again.glob("before-*"))
 
 
+def test_a_best_checkpoint_that_is_cut_off_is_refused_before_a_step(
+        whole: tuple[Path, Path], tmp_path: Path) -> None:
+    """Else the run would tell at its end, when nothing better has come."""
+    root, run = whole
+    again = tmp_path / "again"
+    shutil.copytree(run, again)
+    shutil.rmtree(again / "resume" / "step-000006")
+    weights = again / "rapo" / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    before = (again / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"again/rapo: broken weights in model.safetensors .* copy"):
+        train_rapo.main(options(root, again, resume=True))
+    assert (again / "metrics.jsonl").read_bytes() == before and not list(again.glob("before-*"))
+
+
 @pytest.mark.parametrize("after", [0, 2, 4])
 def test_a_cold_start_that_goes_on_is_one_that_went_past(after: int, whole: tuple[Path, Path],
                                                          tmp_path: Path) -> None:
