@@ -2,6 +2,7 @@
 
     python bench/ablation.py                       all rows, seeds 0 1 2; two runs side by side
     python bench/ablation.py --rows base relative  some rows
+    python bench/ablation.py --table               of the rows that are there; nothing is run
     python bench/ablation.py --steps 2             to see that it runs
 
 All runs of a seed begin at the same world and cold start (but rows that change it) and take --steps
@@ -95,7 +96,7 @@ def child(root: Path, steps: int, *words: object) -> None:
     root.mkdir(parents=True, exist_ok=True)
     with (root / "ablation.log").open("a") as log:
         subprocess.run([sys.executable, __file__, *map(str, words), "--root", root, "--steps",
-                        str(steps)], cwd=ROOT, check=True, stdout=log, stderr=log,
+                        str(steps)], cwd=ROOT, check=False, stdout=log, stderr=log,
                        env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -151,12 +152,32 @@ def figure(found: dict[str, list[dict]]) -> str:
             f'width="{frame.width}">{STYLE}{body}</svg>\n')
 
 
+def run_all(root: Path, rows: list[str], seeds: list[int], steps: int) -> None:
+    """What is not there yet, two at a time; a row that fails says so and the others go on."""
+    def start(seed: int) -> None:
+        if not (root / f"seed{seed}" / "sft" / "nanoaes.json").is_file():
+            child(root, steps, seed, "--one", "start")
+
+    def row(pair: tuple[str, int]) -> None:
+        name, seed = pair
+        child(root, steps, seed, "--one", name)
+        result = done(root, name, seed, steps)
+        print(f"{name}, seed {seed}: " + (f"PLCC {result['plcc_all'] or 0.0:.4f}" if result else
+                                          f"FAILED, see {root / 'ablation.log'}"), flush=True)
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as workers:
+        list(workers.map(start, seeds))
+        list(workers.map(row, [(name, seed) for name in rows for seed in seeds
+                               if done(root, name, seed, steps) is None]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--root", type=Path, default=ROOT / "runs" / "bench" / "ablation")
+    parser.add_argument("--table", action="store_true", help="of what is there; nothing is run")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a row, or "start": what all rows share
     options = parser.parse_args()
     root, start = options.root.resolve(), time.perf_counter()
@@ -165,20 +186,17 @@ def main() -> None:
                                         seed=options.seeds[0])) and None
     if options.one:
         return run_one(options.one, options.seeds[0], root, options.steps)
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as workers:
-        for _ in workers.map(lambda seed: (root / f"seed{seed}" / "sft" / "nanoaes.json").is_file()
-                             or child(root, options.steps, seed, "--one", "start"), options.seeds):
-            pass
-        todo = [(name, seed) for name in options.rows for seed in options.seeds
-                if done(root, name, seed, options.steps) is None]
-        for name, seed in workers.map(
-                lambda pair: child(root, options.steps, pair[1], "--one", pair[0]) or pair, todo):
-            print(f"{name}, seed {seed}: PLCC "
-                  f"{done(root, name, seed, options.steps)['plcc_all']:.4f}", flush=True)
+    if not options.table:
+        run_all(root, options.rows, options.seeds, options.steps)
     found = {name: [done(root, name, seed, options.steps) for seed in options.seeds]
              for name in options.rows}
-    table(found)
-    (root / "ablation.svg").write_text(figure(found), encoding="utf-8")
+    missing = [name for name, seeds in found.items() if None in seeds]
+    found = {name: seeds for name, seeds in found.items() if None not in seeds}
+    if found:
+        table(found)
+        (root / "ablation.svg").write_text(figure(found), encoding="utf-8")
+    if missing:
+        print(f"not told, as a seed is missing ({root / 'ablation.log'}): {', '.join(missing)}")
     print(f"{(time.perf_counter() - start) / 60:.1f} minutes, torch {torch.__version__}")
     print(json.dumps({"steps": options.steps, "seeds": options.seeds, "rows": {
         name: {key: [round(s[f"{key}_all"] or 0.0, 4) for s in seeds] for key in ("plcc", "srcc")}
