@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from nanoaes.checkpoint import read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS, EVERY = 12, 2
+SCRIPT = (str(ROOT / "train_rapo.py"),)
 KINDS = ("state", "row", "best", "row")  # what a kill waits for
 TIMED = {"tokens_per_s", "mfu", "peak_memory", "eval_share"}  # and s_…: of the machine, not the run
 
@@ -49,8 +51,12 @@ def album(root: Path) -> list[str]:
     return [str(x) for name, value in given.items() for x in (f"--{name}", value)]
 
 
-def launch(run: Path, options: list[str], world: int = 1) -> list[subprocess.Popen]:
-    """`world` processes of one run, as torchrun starts them; what they say goes to RUN.log."""
+def launch(run: Path, options: list[str], world: int = 1, start: Sequence[str] = SCRIPT
+           ) -> list[subprocess.Popen]:
+    """`world` processes of one run, as torchrun starts them; what they say goes to RUN.log.
+
+    start: what Python is to run.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
@@ -58,7 +64,7 @@ def launch(run: Path, options: list[str], world: int = 1) -> list[subprocess.Pop
     names = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE=str(world))
     with run.with_suffix(".log").open("a") as log:
         return [subprocess.Popen(
-            [sys.executable, str(ROOT / "train_rapo.py"), "--run", str(run), *options],
+            [sys.executable, *start, "--run", str(run), *options],
             stdout=log, stderr=log, cwd=ROOT,
             env=env | (names | {"RANK": str(r), "LOCAL_RANK": str(r)} if world > 1 else {}))
             for r in range(world)]
