@@ -71,15 +71,16 @@ def bench(cfg: EvalConfig) -> dict:
     out = Path(cfg.out or (model if model.is_dir() else Path(cfg.run) / model.name) / "eval.json")
     sets, few, dropped = by_first(lambda: test_sets(cfg, out))
     vlm = load_whole(model, cfg)
+    reading = Reading(cfg.readout, cfg.samples, cfg.temperature, cfg.seed,
+                      cfg.tokens_per_micro_batch)
     with ExitStack() as claimed:
-        about = by_first(lambda: what_answers(cfg, model, vlm, sets))
+        about = by_first(lambda: what_answers(cfg, model, vlm, sets, reading.drawn_at))
         log = by_first(lambda: open_log(out, about, claimed))
         with stopping() as log.stop:
-            asking = dict(readout=cfg.readout, samples=cfg.samples, temperature=cfg.temperature,
-                          seed=cfg.seed, tokens=cfg.tokens_per_micro_batch, log=log)
-            result = {"checkpoint": str(model), "model": about["model"],
-                      **evaluate_sets(vlm, sets, label=f"evaluating {model}", **asking)}
-            told = few and evaluate_sets(vlm, few, label="labelled pictures", **asking)["sets"]
+            result = {"checkpoint": str(model), "model": about["model"], **evaluate_sets(
+                vlm, sets, reading, label=f"evaluating {model}", log=log)}
+            told = few and evaluate_sets(vlm, few, reading, label="labelled pictures",
+                                         log=log)["sets"]
         expected = cfg.readout == "expect" and not cfg.samples
         details.add_details(result, sets, dropped, cfg.seed,
                             vlm.asking.score_range if expected else None)
@@ -120,9 +121,8 @@ def labelled(cfg: EvalConfig, sets: Sets, index: Index) -> Sets:
     return {f"--calibrate {digest(few)}": ("in", few)}
 
 
-def what_answers(cfg: EvalConfig, model: Path, vlm: VLM, sets: Sets) -> dict:
+def what_answers(cfg: EvalConfig, model: Path, vlm: VLM, sets: Sets, drawn_at: float) -> dict:
     """All that changes an answer: with the same an evaluation goes on."""
-    drawn_at = Reading(cfg.readout, cfg.samples, cfg.temperature).drawn_at
     return {"model": fingerprint(find_folder(model)), "decoding": vlm.described(drawn_at),
             "readout": cfg.readout, "samples": cfg.samples, "dtype": cfg.dtype,
             "seed": cfg.seed if drawn_at else None,

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,22 +41,17 @@ STAGES_READ = ("scores are the numbers written here, as the paper reads them; th
 AHEAD = 32  # pictures that are decoded while the model answers, at most
 
 
-def evaluate_sets(vlm: VLM, sets: Sets, *, label: str, readout: str = "greedy", samples: int = 0,
-                  temperature: float = 0.0, seed: int = 0, tokens: int = 2048,
-                  graphs: Graphs | None = None, keep_bar: bool = True, log: Log | None = None
-                  ) -> dict:
+def evaluate_sets(vlm: VLM, sets: Sets, reading: Reading, *, label: str, keep_bar: bool = True,
+                  log: Log | None = None) -> dict:
     """The result that the table, the report and `eval.json` are made of.
 
     Args:
-        readout, samples, temperature: as in `Reading`.
-        seed: of sampling and of the bootstrap intervals.
-        tokens: per forward; bounds the memory and changes no number.
-        graphs: what an earlier rollout has recorded; on CUDA without, new ones for this call.
+        reading: its seed is that of the bootstrap intervals, too; without graphs there are new ones
+            for this call on CUDA.
         log: takes the answers as they come; what it has is not asked again.
     """
-    if graphs is None and vlm.device.type == "cuda":
-        graphs = Graphs()
-    reading = Reading(readout, samples, temperature, seed, tokens, graphs)
+    if reading.graphs is None and vlm.device.type == "cuda":
+        reading = replace(reading, graphs=Graphs())
     per_set = {}
     kept = {name: log.kept.get(name, {}) if log else {} for name in sets}
     n = sum(len(share(len(e) - len(kept[name]))) for name, (_, e) in sets.items())
@@ -66,11 +61,12 @@ def evaluate_sets(vlm: VLM, sets: Sets, *, label: str, readout: str = "greedy", 
                 items = ask(vlm, examples, kept[name], reading, tick=bar.update,
                             keep=partial(log.add, name) if log else lambda items: None)
             metrics = evaluate([i["pred"] for i in items], [e.score for e in examples],
-                               examples[0].scale, seed, cut=[i["cut"] for i in items])
+                               examples[0].scale, reading.seed, cut=[i["cut"] for i in items])
             per_set[name] = {"domain": domain, "metrics": metrics, "items": items}
     means = domain_means({n: s["metrics"] for n, s in per_set.items()},
                          {n: s["domain"] for n, s in per_set.items()})
-    decoding = {**vlm.described(reading.drawn_at), "readout": readout, "samples": samples}
+    decoding = {**vlm.described(reading.drawn_at), "readout": reading.readout,
+                "samples": reading.samples}
     return {"decoding": decoding, "sets": per_set, "mean": means}
 
 
@@ -118,11 +114,11 @@ def compare_stages(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: P
                    ) -> dict[str, dict]:
     """Every stage on the test sets, and `eval_STAGE.json` of each; by the number written, as the
     paper reads them."""
-    evals = {}
+    evals, reading = {}, Reading(seed=cfg.seed, tokens=cfg.tokens_per_micro_batch)
     for name, path in stages.items():
         vlm = load_whole(path, cfg)
         evals[name] = {"checkpoint": str(path), **evaluate_sets(
-            vlm, tests, label=f"test: {name}", seed=cfg.seed, tokens=cfg.tokens_per_micro_batch)}
+            vlm, tests, reading, label=f"test: {name}")}
         add_quality(evals[name], cfg.seed)
         with keep_going(f"the evaluation of {name}"):
             if first():
@@ -242,9 +238,10 @@ class Best:
 
     def _look(self, policy: VLM, step: int) -> tuple[dict[str, float], float]:
         begun = time.perf_counter()
-        found = evaluate_sets(policy, self.held, label=f"held out, step {step}", readout=CHOSEN_BY,
-                              seed=self.cfg.seed, tokens=self.cfg.tokens_per_micro_batch,
-                              graphs=self.graphs, keep_bar=False)
+        reading = Reading(CHOSEN_BY, seed=self.cfg.seed, tokens=self.cfg.tokens_per_micro_batch,
+                          graphs=self.graphs)
+        found = evaluate_sets(policy, self.held, reading, label=f"held out, step {step}",
+                              keep_bar=False)
         mean, numbers = found["mean"]["in"], as_written(found)["in"]
         score = mean["strict_plcc"] + mean["strict_srcc"]
         self.seconds += time.perf_counter() - begun

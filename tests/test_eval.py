@@ -73,7 +73,7 @@ def test_a_result_holds_every_answer_and_its_figures(vlm: VLM, album: list[Examp
 
     monkeypatch.setattr(evaluation, "answers", answers)
     sets = {"a": ("in", album), "b": ("ood", album[:4])}
-    result = evaluation.evaluate_sets(vlm, sets, label="test", seed=2)
+    result = evaluation.evaluate_sets(vlm, sets, Reading(seed=2), label="test")
     assert result["decoding"]["temperature"] == result["decoding"]["samples"] == 0
     assert result["decoding"]["readout"] == "greedy"
     for name, pred in (("a", [0.3, None, 0.1, 0.9, 1.0, None, 0.5]), ("b", [0.3, None, 0.1, 0.9])):
@@ -94,8 +94,8 @@ def test_a_result_holds_every_answer_and_its_figures(vlm: VLM, album: list[Examp
 def test_greedy_answers_do_not_depend_on_the_seed(vlm: VLM, album: list[Example]) -> None:
     texts = {}
     for seed, temperature in ((0, 0.0), (1, 0.0), (0, 1.0), (1, 1.0)):
-        result = evaluation.evaluate_sets(vlm, {"a": ("in", album)}, label="test", seed=seed,
-                                           temperature=temperature)
+        reading = Reading(seed=seed, temperature=temperature)
+        result = evaluation.evaluate_sets(vlm, {"a": ("in", album)}, reading, label="test")
         texts[seed, temperature] = [i["text"] for i in result["sets"]["a"]["items"]]
     assert texts[0, 0.0] == texts[1, 0.0] and texts[0, 1.0] != texts[1, 1.0]
 
@@ -118,7 +118,7 @@ def test_every_stage_gives_its_own_answers(album: list[Example], tmp_path: Path)
         model.asking = dataclasses.replace(model.asking, max_new_tokens=ROOM)
         stages[name] = tmp_path / str(seed)
         model.save(stages[name])
-        result = evaluation.evaluate_sets(model, sets, label="test")
+        result = evaluation.evaluate_sets(model, sets, Reading(), label="test")
         add_quality(result, 0)
         want[name] = result["sets"]
     got = evaluation.compare_stages(stages, sets, RAPOConfig(device="cpu"), tmp_path)
