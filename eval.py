@@ -37,7 +37,7 @@ from nanoaes.ledger import Ledger
 from nanoaes.metrics import format_table, unreadable
 from nanoaes.models import load_whole
 from nanoaes.page.report import write_report
-from nanoaes.page.sheet import MOST, SIGN, Shot, sheet, thumbnail
+from nanoaes.page.sheet import MOST, SIGN, sheet, thumbnail
 from nanoaes.parallel import by_first, first
 from nanoaes.predictions import beside, check_writable, digest, open_log
 from nanoaes.progress import progress, say
@@ -222,8 +222,7 @@ def write_sheet(path: Path, cfg: ScoreConfig, chosen: list[Standing], ledger: Le
     title = " ".join(Path(word).name or word for word in cfg.paths if word != "-")
     if len(chosen) > MOST:
         say(f"{path}: the best {MOST:,} of {len(chosen):,}; --top or --min choose others")
-    shots = (Shot(one.path, one.score, one.percentile, one.stars,
-                  ledger.row(one.path)["critique"], one.moment) for one in some)
+    shots = ((one, ledger.row(one.path)["critique"]) for one in some)
     with closing(in_threads(lambda one: thumbnail(one.path, len(some)), some, AHEAD)) as images:
         bar = progress(images, "contact sheet", len(some), False)
         write_pieces(path, sheet(title[:80] or "Pictures", note, shots, bar))

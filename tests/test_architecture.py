@@ -81,7 +81,7 @@ ARROWS = {  # module -> what it may import from nanoaes; only scripts compose wh
     "sft": {"batching", "inputs", "optimize", "parallel", "progress", "prompt", "vlm"},
     "page.text": set(), "page.charts": {"page.text"}, "page.parts": {"page.text"},
     "page.gallery": {"errors", "images", "page.charts", "page.parts", "page.text", "prompt"},
-    "page.sheet": {"page.gallery", "page.parts", "page.text"},
+    "page.sheet": {"page.gallery", "page.parts", "page.text", "standing"},
     "page.curves": {"page.charts"}, "page.answers": {"page.gallery", "page.parts"},
     "page.breakdown": {"choices", "metrics", "page.parts", "page.text"},
     "page.critiques": {"card", "checkpoint", "cot", "critiques", "metrics", "page.charts",

@@ -12,21 +12,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanoaes.page.sheet import FEW, LARGE, SIGN, SMALL, Shot, sheet, thumbnail
+from nanoaes.page.sheet import FEW, LARGE, SIGN, SMALL, sheet, thumbnail
+from nanoaes.standing import Standing
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
                None)
 EVIL = "<img src=x onerror=boom()></script><script>boom()</script>\u202e**"
 
 
-def shots(n: int) -> list[Shot]:
+def shots(n: int) -> list[tuple[Standing, str]]:
     """The best first; every second one speaks of light."""
-    return [Shot(Path(f"/photos/{chr(97 + 7 * i % 26)}{i}.jpg"), 1 - i / n, 100 - 100 * i / n,
-                 5 - 5 * i // n, ("Radiant LIGHT, calm mood." if i % 2 else "Flat color; soft ligh")
-                 + f" Number {i}.", "burst 2: 1 of 3" if i == 1 else "") for i in range(n)]
+    return [(Standing(Path(f"/photos/{chr(97 + 7 * i % 26)}{i}.jpg"), 1 - i / n, 100 - 100 * i / n,
+                      5 - 5 * i // n, 2, 1, 3 if i == 1 else 1),
+             ("Radiant LIGHT, calm mood." if i % 2 else "Flat color; soft ligh") + f" Number {i}.")
+            for i in range(n)]
 
 
-def page(some: list[Shot], title: str = "photos") -> str:
+def page(some: list[tuple[Standing, str]], title: str = "photos") -> str:
     return "".join(sheet(title, "a note", some, ["<i>picture</i>"] * len(some)))
 
 
@@ -40,21 +42,21 @@ def test_every_shot_is_there_with_what_is_said_of_it() -> None:
     some, text = shots(8), page(shots(8), "my photos")
     cards = re.findall(r'<li class="shot".*?</li>', text, re.DOTALL)
     assert len(cards) == 8 and SIGN in text[:2000] and "<bdi>my photos</bdi>" in text
-    for shot, card in zip(some, cards, strict=True):
+    for (shot, critique), card in zip(some, cards, strict=True):
         assert f"<bdi>{shot.path.name}</bdi>" in card and f'title="{shot.path}"' in card
         assert f">{shot.score:.2f}</span>" in card
         assert f"better than {shot.percentile:.0f} %" in card
         assert f'aria-label="{shot.stars} stars">{"★" * shot.stars}</span>' in card
-        assert shot.critique in card and card.count("<i>picture</i>") == 1
-        assert (shot.burst in card) and ("burst" in card) == bool(shot.burst)
+        assert critique in card and card.count("<i>picture</i>") == 1
+        assert (shot.moment in card) and ("burst 2: 1 of 3" in card) == (shot is some[1][0])
 
 
 def test_nothing_that_was_written_or_named_is_markup() -> None:
-    some = [Shot(Path(f"/photos/{EVIL}\".jpg"), 0.5, 50.0, 3, EVIL)]
+    some = [(Standing(Path(f"/photos/{EVIL}\".jpg"), 0.5, 50.0, 3), EVIL)]
     text = page(some, EVIL)
     assert text.count("<script") == 1 and "<img src=x" not in text and "\u202e" not in text
     assert text.count("&lt;img src=x onerror=boom()&gt;") >= 5 and "[U+202E]" in text
-    surrogate = Shot(Path(os.fsdecode(b"/\xff.jpg")), 0.5, 50.0, 3, "")
+    surrogate = Standing(Path(os.fsdecode(b"/\xff.jpg")), 0.5, 50.0, 3), ""
     assert "[U+DCFF]" in page([surrogate])
 
 
@@ -96,7 +98,7 @@ def shown(dom: str) -> list[int]:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("sheet") / "sheet.html"
-    path.write_text(page([*shots(10), Shot(Path(EVIL), 0, 0.0, 1, EVIL + " Number 10.")]))
+    path.write_text(page([*shots(10), (Standing(Path(EVIL), 0, 0.0, 1), EVIL + " Number 10.")]))
     return path
 
 
@@ -105,8 +107,8 @@ def test_a_browser_shows_searches_filters_and_sorts(file: Path) -> None:
     assert shown(dom) == list(range(11)) and '<form hidden' not in dom
     assert "11 of 11" in dom
     dom = browse(file, "#q=light+RADIANT&stars=3&order=name")
-    names = {i: shot.path.name for i, shot in enumerate(shots(10))}
-    assert shown(dom) == sorted((i for i in range(10) if i % 2 and shots(10)[i].stars >= 3),
+    names = {i: shot.path.name for i, (shot, _) in enumerate(shots(10))}
+    assert shown(dom) == sorted((i for i in range(10) if i % 2 and shots(10)[i][0].stars >= 3),
                                 key=names.get) != [1, 3]
     assert f">{len(shown(dom))} of 11</output>" in dom
     assert shown(browse(file, "#order=worst&q=flat")) == [8, 6, 4, 2, 0]
@@ -125,6 +127,6 @@ def test_typing_changes_the_view_and_its_address(file: Path) -> None:
     dom = browse(file.with_name("open.html"))
     assert "<title>#q=flat&amp;stars=4</title>" in dom
     assert dom.rstrip().endswith("none</body></html>")  # what is hidden takes no room
-    assert shown(dom) == [i for i in range(0, 10, 2) if shots(10)[i].stars >= 4] != []
+    assert shown(dom) == [i for i in range(0, 10, 2) if shots(10)[i][0].stars >= 4] != []
     file.with_name("shut.html").write_text(text.replace("</body>", typing + "</body>"))
     assert "<title>photos</title>" in browse(file.with_name("shut.html"))

@@ -11,12 +11,12 @@ Left out: links to the files (browsers follow none from a page that was sent), s
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from nanoaes.page.gallery import paragraphs, picture
 from nanoaes.page.parts import POLICY, opening
 from nanoaes.page.text import inline, plain
+from nanoaes.standing import Standing
 
 MOST = 2000  # pictures
 FEW, LARGE, SMALL = 200, 384, 224  # up to FEW pictures have a longer side of LARGE pixels
@@ -107,31 +107,20 @@ placeholder="Search names and critiques"><select name="stars" aria-label="Stars"
 <option value="name">by name</option></select><output name="count"></output></form>"""
 
 
-@dataclass(frozen=True)
-class Shot:
-    """A picture on the sheet."""
-
-    path: Path
-    score: float
-    percentile: float
-    stars: int
-    critique: str
-    burst: str = ""  # its burst in words
-
-
-def sheet(title: str, note: str, shots: Iterable[Shot], images: Iterable[str]) -> Iterator[str]:
+def sheet(title: str, note: str, shots: Iterable[tuple[Standing, str]], images: Iterable[str]
+          ) -> Iterator[str]:
     """The page, piece by piece: thousands of pictures need not be in memory.
 
     Args:
         note: a sentence below the title.
-        shots: at most MOST, the best first.
+        shots: at most MOST pictures with scores and their critiques, the best first.
         images: HTML of each one's picture, from `thumbnail`.
     """
     policy = f"{POLICY}; form-action 'none'; script-src 'sha256-{_hash(SCRIPT)}'"
     yield opening("contact sheet", title, inline(note), CSS, policy, SIGN)
     yield f'{FORM}<ol class="shots">'
-    for shot, image in zip(shots, images, strict=True):
-        yield _card(shot, image)
+    for (shot, critique), image in zip(shots, images, strict=True):
+        yield _card(shot, critique, image)
     yield ('</ol><p class="none empty" hidden>No picture has all of these words and stars.</p>'
            f"</main><script>{SCRIPT}</script></body></html>")
 
@@ -141,16 +130,16 @@ def thumbnail(path: Path, count: int) -> str:
     return picture(str(path), LARGE if count <= FEW else SMALL)
 
 
-def _card(shot: Shot, image: str) -> str:
+def _card(shot: Standing, critique: str, image: str) -> str:
     stars = (f'<span class="stars" role="img" aria-label="{shot.stars} stars">'
              f'{"★" * shot.stars}</span>')
-    facts = " · ".join(filter(None, [f"better than {shot.percentile:.0f} %", shot.burst]))
+    facts = " · ".join(filter(None, [f"better than {shot.percentile:.0f} %", shot.moment]))
     return (f'<li class="shot" data-score="{shot.score:.4f}" data-stars="{shot.stars}" '
             f'data-name="{plain(str(shot.path))}"><div class="frame">{image}</div>'
             f'<header><b title="{plain(str(shot.path))}">{inline(shot.path.name)}</b>'
             f'<span class="badge">{shot.score:.2f}</span></header>'
             f'<p class="facts">{stars} {facts}</p>'
-            f'<blockquote tabindex="0">{paragraphs(shot.critique)}</blockquote></li>')
+            f'<blockquote tabindex="0">{paragraphs(critique)}</blockquote></li>')
 
 
 def _hash(script: str) -> str:
