@@ -43,7 +43,7 @@ from nanoaes.toy import road as toy
 from nanoaes.toy.teacher import ToyJudge, ToyTeacher
 from nanoaes.toy.world import read_attributes
 
-NOBODY = 20  # questions without an answer, and none with one: who is asked is not there
+NOBODY = 20  # first questions that all have no answer: whoever is asked is not there
 # Less than this share kept of so many: more pictures would cost more of the same.
 HOPELESS, ENOUGH = 0.02, 200
 TOKENS = 8192  # per forward of a model that runs here
@@ -132,7 +132,7 @@ def collect(examples: list[Example], desk: Desk, out: Path, stop: Stopping | Non
             if isinstance(found, NoAnswer):
                 lost += 1
                 if lost == number == NOBODY:
-                    raise UserError(f"no answer to {NOBODY} questions, and none to any: {found}; "
+                    raise UserError(f"none of the first {NOBODY} questions is answered: {found}; "
                                     "see to it and run again")
             else:
                 append_row(out, found)

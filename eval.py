@@ -57,7 +57,7 @@ from nanoaes.vlm import VLM
 from nanoaes.xmp import rate
 
 TOLD = 20  # lines of a list that can be long
-AHEAD = 32  # pictures of the sheet that are read in front
+AHEAD = 32  # pictures of the sheet that are read ahead
 NOT_ASKED_SO = "is the model cold-started, and asked as it was trained (--prompt)?"
 
 

@@ -2,6 +2,7 @@
 
 By threads: PIL lets go of Python's lock while it decodes and resizes. Processes would have to copy
 each picture, and forking beside CUDA, gloo and the run's lock invites trouble of its own.
+Left out: results as they are ready (`answering.py`); a picture waits for the one before it.
 """
 
 import os
@@ -33,7 +34,7 @@ def ahead(paths: Iterable[Path], fit: Callable[[Image.Image], Image.Image], n: i
 
 
 def in_threads(do: Callable[[T], R], items: Iterable[T], n: int) -> Iterator[R]:
-    """`do` of each item, in order, by threads that are at most n items in front; as `ahead`."""
+    """`do` of each item, in order, by threads that are at most n items ahead; as `ahead`."""
     pool, begun = ThreadPoolExecutor(THREADS, "pictures"), deque[Future[R]]()
     try:
         for item in items:

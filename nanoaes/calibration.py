@@ -6,8 +6,9 @@ and y a label, both on [0, 1],
     y = sigmoid(a logit(p) + b),  a >= 0, by least squares.
 
 Two numbers, because labels are few: the steps of isotonic regression would follow single ones. Nor
-does it put two pictures in one place, as steps do: SRCC stays as it was. What was fitted on is not
-judged by: pictures with a label are left out before and after.
+does a slope above 0 put two pictures in one place, as steps do: between EDGE and 1 - EDGE the
+order, and so SRCC, stays as it was. What was fitted on is not judged by: pictures with a label are
+left out before and after.
 Left out: a map of its own for each set.
 """
 

@@ -31,7 +31,7 @@ class Question:
 
 
 class Cut(NoAnswer):
-    """The answer was longer than the most that was allowed: half a critique is no target."""
+    """The answer was longer than allowed: half a critique is no target."""
 
 
 class Spent(threading.local):

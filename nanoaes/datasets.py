@@ -1,8 +1,8 @@
-"""Real photographs and their scores: readers of the downloads as they are.
+"""Real photographs and their scores: what the command line names -> `Example`s.
 
 A spec `format:path[@lo-hi][*ratio]` names a download as its authors ship it (`downloads.py`), or a
 CSV or JSON list of one's own. Every row becomes an `Example` with its score on [0, 1], or a
-`DataError` says what to repair.
+`DataError` says what to repair. Left out: splitting a list of one's own into training and test.
 """
 
 import gc

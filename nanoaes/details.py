@@ -1,7 +1,8 @@
 """What a benchmark says beside PLCC and SRCC: choosing among pictures, themes, n of how many.
 
 Added to a result of `evaluate_sets`, for its file, the page and the terminal. A figure that does
-not exist is None in the file and "undefined" in words, with the reason.
+not exist is None in the file and "undefined" in words, with the reason. Left out: any figure of all
+sets together.
 """
 
 from collections import Counter

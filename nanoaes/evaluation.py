@@ -1,7 +1,7 @@
 """A model on test sets: its answers, their scores, how well these agree with people's.
 
 `evaluate_sets` looks at whole sets, whoever asks: `eval.py`, or a training run that compares its
-stages. `Best` is a training run's eye on the held-out pictures.
+stages. `Best` is a training run's eye on the held-out pictures. Left out: sets pooled into one.
 """
 
 import json

@@ -63,9 +63,9 @@ FILTERS: dict[str, Callable[[str], str]] = {  # flag -> the reason, "" if the cr
 def repeats(texts: Sequence[str]) -> list[int | None]:
     """Of each text the index of an earlier one that it nearly repeats; None for one that is kept.
 
-    Two texts are near if they share NEAR of their shingles (Jaccard). A text is held against those
-    that were kept: of a chain of ever so little changed texts the ends may both be. Exact: two
-    near texts share one of the rarest of their shingles, so only those are looked up.
+    Two texts are near if they share NEAR of their shingles (Jaccard). A text is held against kept
+    ones only: of a chain in which each is changed a little both ends may be kept. Exact: two near
+    texts share one of the rarest of their shingles, so only those are looked up.
     """
     sets = [runs(text, SHINGLE) or {()} for text in texts]  # two empty texts are alike
     seen = Counter(shingle for some in sets for shingle in some)

@@ -2,7 +2,7 @@
 
 All drawing goes by a hash of the file's name. A smaller draw is part of a larger one, and the
 pictures that `sampler.hold_out` keeps from training are the same whatever the draw: scripts with
-another --limit still agree on them.
+another --limit still agree on them. Left out: drawing a picture twice to fill up a small set.
 """
 
 import hashlib

@@ -3,7 +3,8 @@
     [{"image" or "img_path": path, "gt_score" or "score": x, …}, …]
     [{"messages": [{"role": "user", …}, {"role": "assistant", "content": x}], "images": path}, …]
 
-or one such object a line. Fields are found without regard to case.
+or one such object a line. Fields are found without regard to case. Left out: rows with several
+pictures or replies, which are refused.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Which pictures are held out, and which a step shows.
 
 Both are pure functions (of file names; of seed and step), so that scripts agree and resuming needs
-no state.
+no state. Left out: weights of pictures or of levels.
 """
 
 from collections import Counter

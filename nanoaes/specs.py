@@ -1,7 +1,8 @@
 """What the command line calls a set: `format:path[@lo-hi][*ratio]`, several with a comma between.
 
 A comma parts sets only before the `name:` of a format, so that folders may have commas in their
-names; blanks inside, `@` and `:` stand for themselves, too.
+names; blanks inside, `@` and `:` stand for themselves, too. Left out: quotes, by which a path could
+hold `,ava:`.
 """
 
 import difflib

@@ -3,7 +3,7 @@
 The library follows redirects with the picture, logs what a server writes into a header, and reads
 errors in the Hub's form. A hook of its session looks at each answer to a chat first: whatever is no
 success ends here, as `Declined`. And whatever a server says is cleaned of the key before anyone
-sees it.
+sees it. Left out: a key in another code than base64 or a URL's.
 """
 
 import base64

@@ -1,1 +1,1 @@
-"""What people look at: a run as one HTML page."""
+"""What people look at: pages of a run, of a list of critiques, of scored pictures."""

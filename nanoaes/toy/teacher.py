@@ -1,7 +1,8 @@
 """The toy world's teacher and judge: they know the photographer's notes.
 
 The teacher is imperfect at known rates, so that the filters of `cot.py` have work and a test can
-count what they should find. The judge compares words with notes.
+count what they should find. The judge compares words with notes. Left out: refusals, failures,
+words that the world does not know.
 """
 
 import zlib

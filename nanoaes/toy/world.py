@@ -11,6 +11,7 @@ which the real ones are downloaded, so that the same readers serve both:
 
 The names say which format is imitated; no picture or rating of the real sets is in them. What the
 photographer knew (`attributes.jsonl`) lies beside them: the toy teacher may read it, models never.
+Left out: raters who differ in taste; each has a noise of his own.
 """
 
 import json
