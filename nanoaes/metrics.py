@@ -283,17 +283,12 @@ def _pair(metrics: dict | None) -> str:
     return DASH if metrics is None else "/".join(short(metrics[key]) for key in CORRELATIONS)
 
 
-def unreadable(result: dict) -> float:
+def unreadable(result: dict, key: str = "parse_fail") -> float:
     """Share in [0, 1] of a stage's answers, over all its sets, that no score could be read from."""
     metrics = [one["metrics"] for one in result["sets"].values()]
-    return sum(m["parse_fail"] for m in metrics) / max(1, sum(m["n"] for m in metrics))
+    return sum(m[key] for m in metrics) / max(1, sum(m["n"] for m in metrics))
 
 
-def cut_share(result: dict) -> float | None:
-    """Share in [0, 1] of a stage's answers that were cut at the length limit, readable or not.
-
-    None for a result that was written before they were counted.
-    """
-    metrics = [one["metrics"] for one in result["sets"].values()]
-    counts = [m.get("cut") for m in metrics]
-    return None if None in counts else sum(counts) / max(1, sum(m["n"] for m in metrics))
+def cut_share(result: dict) -> float:
+    """Share in [0, 1] of a stage's answers that were cut at the length limit, readable or not."""
+    return unreadable(result, "cut")

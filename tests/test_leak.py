@@ -1,15 +1,11 @@
 """The leak filter: how people write a score, and what in a photographer's words only looks so."""
 
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from bench.leak import measured, sentences
 from nanoaes.leak import leak_in
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
-from leak import measured, sentences  # noqa: E402
 
 
 def test_on_the_sentences_that_it_was_written_for() -> None:

@@ -1,16 +1,12 @@
 """What a critique says, held against critiques that were read and labelled by hand."""
 
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from bench.says import LETTERS, critiques, shares
 from nanoaes.language import language
 from nanoaes.says import closing, sides, spoken
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
-from says import LETTERS, critiques, shares  # noqa: E402
 
 
 def test_critiques_that_the_words_were_chosen_for() -> None:

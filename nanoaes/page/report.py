@@ -24,8 +24,7 @@ from nanoaes.page.parts import opening, tiles
 from nanoaes.page.quality import quality
 from nanoaes.page.text import block, inline
 
-# A column's heading -> a stage's share; older results lack "cut", and so does their table.
-SHARES = {"unreadable": unreadable, "cut off": cut_share}
+SHARES = {"unreadable": unreadable, "cut off": cut_share}  # a column's heading -> a stage's share
 MADE_WORLD = ("A small made world: the photographs are drawn by a program that knows how good each "
               "one is, and a tiny model learns to judge them. The sets bear the names of the real "
               "ones whose file formats they imitate; no figure here compares with the paper's.")
@@ -46,9 +45,8 @@ def write_report(path: Path, title: str, history: list[dict], evals: dict[str, d
             above the curves.
         evals: stage name -> {"checkpoint", "decoding", "sets": {name: {"domain": "in" | "ood",
             "metrics": as `evaluate` returns, "items": [{"image", "truth", "pred", "text"}]}},
-            "mean": as `domain_means` returns}. First the backbone, last the final model. Metrics
-            may lack "cut", the number of answers that reached the length limit, and a result
-            "critiques" (`quality.py`).
+            "mean": as `domain_means` returns}. First the backbone, last the final model. A result
+            may lack "critiques" (`quality.py`).
         config: the run's settings; without sets of one's own the page says that its world is a
             made one.
         notes: sentences for the reader, shown at the end.
@@ -85,21 +83,20 @@ def _results(evals: dict[str, dict]) -> str:
         for s, d in domains.items())
     heads += "".join(f'<th class="mean">{m}<small>mean</small></th>'
                      for m in ("in-domain", "OOD", "all"))
-    shares = [name for name, of in SHARES.items() if any(of(r) is not None for r in evals.values())]
-    heads += "".join(f"<th>{name}</th>" for name in shares)
+    heads += "".join(f"<th>{name}</th>" for name in SHARES)
     rows = "".join(f'<tr{" class=last" if name == stages[-1] else ""}><th>{inline(name)}</th>'
-                   f"{_cells(evals[name], domains, shares)}</tr>" for name in stages)
+                   f"{_cells(evals[name], domains)}</tr>" for name in stages)
     if len(stages) > 1:
-        rows += _gain_row(stages, evals, domains, len(shares))
-    note = " Cut off: answers that reached the length limit." if "cut off" in shares else ""
+        rows += _gain_row(stages, evals, domains)
     ways = {result.get("decoding", {}).get("readout") for result in evals.values()}
-    note += "".join(f" {READ_BY[way]}" for way in sorted(ways & READ_BY.keys()))
+    note = "".join(f" {READ_BY[way]}" for way in sorted(ways & READ_BY.keys()))
     return (f'{_tiles(evals)}<section><h2>Agreement with people</h2>'
             f'<div class="scroll"><table><thead><tr><th>PLCC<small>SRCC</small></th>{heads}'
             f'</tr></thead><tbody>{rows}</tbody></table></div><p class="note">'
             'PLCC above SRCC, each with its 95 % bootstrap interval over images. Means are plain '
             'means over sets, never pooled; a constant answer has no order and counts as 0. '
-            f'Unreadable answers are left out of the correlations.{note}</p></section>')
+            'Unreadable answers are left out of the correlations. Cut off: answers that reached '
+            f'the length limit.{note}</p></section>')
 
 
 def _domains(evals: dict[str, dict]) -> dict[str, str]:
@@ -134,7 +131,7 @@ def _metrics(result: dict, domains: dict[str, str]) -> list[dict]:
     return sets + [result["mean"][domain] for domain in ("in", "ood", "all")]
 
 
-def _cells(result: dict, domains: dict[str, str], shares: list[str]) -> str:
+def _cells(result: dict, domains: dict[str, str]) -> str:
     """A stage's line of the table."""
     cells = ""
     for i, m in enumerate(_metrics(result, domains)):
@@ -142,7 +139,7 @@ def _cells(result: dict, domains: dict[str, str], shares: list[str]) -> str:
         for key in CORRELATIONS:
             cells += f"<div>{short(m.get(key))}{_interval(m.get(key + '_ci'))}</div>"
         cells += "</td>"
-    return cells + "".join(f"<td>{percent(SHARES[name](result))}</td>" for name in shares)
+    return cells + "".join(f"<td>{percent(of(result))}</td>" for of in SHARES.values())
 
 
 def _interval(ci: list[float] | None) -> str:
@@ -154,15 +151,14 @@ def _interval(ci: list[float] | None) -> str:
     return f'<i class="ci" style="--a:{a:.0f}%;--b:{b:.0f}%"></i><small>{text}</small>'
 
 
-def _gain_row(stages: list[str], evals: dict[str, dict], domains: dict[str, str],
-              empty: int) -> str:
-    """Gain of the last stage over the first, in percent; `empty` columns have none."""
+def _gain_row(stages: list[str], evals: dict[str, dict], domains: dict[str, str]) -> str:
+    """Gain of the last stage over the first, in percent; shares have none."""
     ends = (_metrics(evals[stages[0]], domains), _metrics(evals[stages[-1]], domains))
     cells = "".join(
         f'<td>{"<br>".join(_gain(a.get(key), b.get(key)) for key in CORRELATIONS)}</td>'
         for a, b in zip(*ends, strict=True))
     head = f"{inline(stages[-1])}<small>over {inline(stages[0])}</small>"
-    return f'<tr class="gain"><th>{head}</th>{cells}{"<td></td>" * empty}</tr>'
+    return f'<tr class="gain"><th>{head}</th>{cells}{"<td></td>" * len(SHARES)}</tr>'
 
 
 def _distributions(evals: dict[str, dict]) -> str:
