@@ -67,9 +67,9 @@ def test_reading_is_linear_without_the_bound_on_length(
         unit: str, frame: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompt, "MAX_ANSWER_CHARS", 1_000_000)
     text = f"<answer>{frame.replace('{}', unit * (100_000 // len(unit)))}</answer>"
-    start = time.perf_counter()
+    start = time.process_time()
     parse_score(text)
-    assert time.perf_counter() - start < 3.0  # quadratic would take minutes
+    assert time.process_time() - start < 3.0  # quadratic would take minutes
 
 
 NUMBERS = {"0.85": 0.85, ".85": 0.85, "1": 1.0, "85%": 0.85, "4/5": 0.8, "4 out of 5": 0.8}
