@@ -12,6 +12,7 @@ from nanoaes.datasets import Example
 from nanoaes.details import add_details
 from nanoaes.metrics import domain_means, evaluate
 from nanoaes.page import charts
+from nanoaes.page.breakdown import calibrated
 from nanoaes.page.curves import CURVES
 from nanoaes.page.gallery import GALLERY
 from nanoaes.page.report import write_report
@@ -223,6 +224,12 @@ def test_a_page_of_one_benchmark(tmp_path, evals):
     share = one["sets"]["AADB"]["choices"]["best_of_4"]
     assert f"{share:.4f}".replace("0.", ".") + "<small>[" in text
     assert text.count("<h3><bdi>AVA</bdi></h3>") == 1  # AADB has no themes
+
+
+@pytest.mark.parametrize("shift, said", [(-50.12, "−50.12"), (20.5, "+20.50"), (0.5, "+.50")])
+def test_a_map_of_few_labels_is_told_as_it_is(shift, said):
+    told = calibrated({"labels": 3, "slope": 35.0, "shift": shift, "sets": {}})
+    assert f"sigmoid(35.00 · logit(score) {said})." in told
 
 
 @pytest.mark.parametrize("ways, said", [

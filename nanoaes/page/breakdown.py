@@ -66,7 +66,7 @@ def calibrated(found: dict | None) -> str:
     """Before and after the map of --calibrate."""
     if not found:
         return ""
-    shift = f"{found['shift']:+.2f}".replace("0.", ".").replace("-", "−")
+    shift = f"{found['shift']:+.2f}".replace("+0.", "+.").replace("-0.", "-.").replace("-", "−")
     rows = {f"{name}, {when}": [f"{part[when]['n']:,}", *(cell(part[when], k) for k in RESAMPLED)]
             for name, part in found["sets"].items() for when in ("before", "after")}
     return ("<section><h2>Calibrated</h2>"
