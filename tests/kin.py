@@ -61,6 +61,16 @@ def tiny_kin(name: str, dtype: torch.dtype = torch.float32, seed: int = 0,
     return vlm
 
 
+def gradients(vlm: VLM, outs: list[Tensor]) -> dict[str, Tensor]:
+    """Each parameter's, of a random weighting of the outputs' numbers."""
+    generator = torch.Generator().manual_seed(1)
+    sum((x * torch.randn(x.shape, generator=generator, dtype=x.dtype)).sum()
+        for x in outs).backward()
+    found = {n: p.grad.clone() for n, p in vlm.named_parameters() if p.grad is not None}
+    vlm.zero_grad()
+    return found
+
+
 def exact_norm(self: nn.Module, x: Tensor) -> Tensor:
     """RMSNorm without transformers' detour through fp32."""
     return self.weight * x * (x.square().mean(-1, keepdim=True) + self.variance_epsilon).rsqrt()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import pictures, tiny_vlm
+from tiny import album, tiny_vlm
 
 import train_rapo
 import train_sft
@@ -30,7 +30,7 @@ TIMED = {"eval_share", "tokens_per_s", "peak_memory", "s_data", "s_rollout", "s_
 
 def options(root: Path, run: Path, **more: Any) -> RAPOConfig:
     """Six steps of four pictures, a state after every second."""
-    csv = f"csv:{root / 'a.csv'}@0-1"
+    csv = f"csv:{root / 'photos.csv'}@0-1"
     return RAPOConfig(**{"run": str(run), "model": str(root / "model"), "train": csv,
                          "test_in": csv, "heldout": 3, "images": 4, "k": 2, "steps": 6,
                          "max_new_tokens": 6, "eval_every": 3, "save_every": 2, "keep_last": 9,
@@ -40,12 +40,7 @@ def options(root: Path, run: Path, **more: Any) -> RAPOConfig:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> tuple[Path, Path]:
     """Pictures and a model; the run that nobody has stopped."""
-    root = tmp_path_factory.mktemp("whole")
-    for i, picture in enumerate(pictures(9)):
-        picture.save(root / f"{i}.png")
-    rows = [f"{i}.png,{i / 8:.3f}" for i in range(9)]
-    (root / "a.csv").write_text("\n".join(["image,score", *rows]) + "\n")
-    tiny_vlm().save(root / "model")
+    root = album(tmp_path_factory.mktemp("whole"), (i / 8 for i in range(9)))
     train_rapo.main(options(root, root / "run"))
     return root, root / "run"
 

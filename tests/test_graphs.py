@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny import tiny_prompts, tiny_vlm
+from tiny import restless, tiny_prompts, tiny_vlm
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -93,13 +93,6 @@ def test_large_storage_rests_and_small_storage_stays() -> None:
         graphs.rest()
         assert (graphs.storage is not None) is bool(graphs.recorded) is stays
     assert graphs.keep((2,), Store, []).size == (2,), "what has gone asks for no room"
-
-
-def restless() -> VLM:
-    """Rows finish at different times."""
-    vlm = tiny_vlm()
-    vlm.stop_ids = [vlm.stop_ids[0], *range(100, 300)]
-    return vlm
 
 
 def both(vlm: VLM, prompts: Prompts, graphs: Graphs, k: int = 2, room: int = 10, seed: int = 0

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
-from tiny import pictures, tiny_prompts, tiny_vlm
+from tiny import tiny_prompts, tiny_vlm
 from torch import Tensor
 
 import train_rapo
@@ -51,16 +52,9 @@ def scored_by_their_ids(rolls: Rollouts, vlm: VLM) -> list[list[Answer]]:
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory) -> list[Example]:
-    """Twelve pictures; a CSV and an untrained model lie beside them."""
-    root = tmp_path_factory.mktemp("album")
-    rows, examples = ["image,score"], []
-    for i, picture in enumerate(pictures(12)):
-        picture.save(root / f"{i}.png")
-        rows.append(f"{i}.png,{i / 11:.3f}")
-        examples.append(Example(root / f"{i}.png", i / 11, None, "a", (0.0, 1.0)))
-    (root / "a.csv").write_text("\n".join(rows) + "\n")
-    tiny_vlm().save(root / "model")
-    return examples
+    """Twelve pictures; what else `tiny.album` makes lies beside them."""
+    root = tiny.album(tmp_path_factory.mktemp("album"), (i / 11 for i in range(12)))
+    return [Example(root / f"{i}.png", i / 11, None, "a", (0.0, 1.0)) for i in range(12)]
 
 
 def token_logps(vlm: VLM, prompts: Prompts, rolls: Rollouts, at: tuple[int, int],
@@ -304,7 +298,7 @@ def test_the_loop_is_given_a_reference_only_where_it_is_used(
 
     monkeypatch.setattr(train_rapo, "train", train)
     root = album[0].image.parent
-    csv = f"csv:{root / 'a.csv'}@0-1"
+    csv = f"csv:{root / 'photos.csv'}@0-1"
     with pytest.raises(Stopped):
         train_rapo.main(RAPOConfig(run=str(tmp_path / "run"), model=str(root / "model"), train=csv,
                                    test_in=csv, heldout=4, images=4, beta=beta, device="cpu"))

@@ -6,11 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+import tiny
 import torch
-from PIL import Image
-from tiny import tiny_vlm
 
 import train_rapo
 import train_sft
@@ -25,15 +23,10 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
     """Eight pictures with scores, a model, critiques, and the results of an earlier run."""
-    rng, rows = np.random.default_rng(0), ["image,score"]
-    for i in range(8):
-        Image.fromarray(rng.integers(0, 256, (56, 56, 3), np.uint8)).save(tmp_path / f"{i}.png")
-        rows.append(f"{i}.png,{1 + i / 2}")
-    (tmp_path / "photos.csv").write_text("\n".join(rows) + "\n")
+    tiny.album(tmp_path, (1 + i / 2 for i in range(8)))
     row = {"image": str(tmp_path / "1.png"), "score": 0.6, "dataset": "mine", "kept": True,
            "critique": "soft light"}
     (tmp_path / "cot.jsonl").write_text(json.dumps(row) + "\n")
-    tiny_vlm().save(tmp_path / "model")
     for name in ("run/rapo/weights", "run/report.html", "run/metrics.jsonl", "run/sft/weights"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("earlier")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from scipy.stats import chisquare
-from tiny import pictures, tiny_prompts, tiny_vlm
+from tiny import pictures, restless, tiny_prompts, tiny_vlm
 
 from nanoaes import rollout as rollout_module
 from nanoaes.errors import NotFinite
@@ -30,13 +30,6 @@ def assert_same_answers(ours: Rollouts, theirs: Rollouts) -> None:
     assert torch.equal(ours.ids[ours.mask], theirs.ids[theirs.mask])
     assert torch.equal(ours.truncated, theirs.truncated)
     torch.testing.assert_close(ours.logp[ours.mask], theirs.logp[theirs.mask], rtol=0, atol=1e-4)
-
-
-def restless(seed: int = 0) -> VLM:
-    """Stops by chance, so that rows finish at different times."""
-    vlm = tiny_vlm(seed)
-    vlm.stop_ids = [vlm.stop_ids[0], *range(100, 300)]
-    return vlm
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])  # greedy's are of temperature 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import pictures, tiny_vlm
+from tiny import album, tiny_vlm
 
 import eval as eval_script
 from nanoaes.config import OptionError, RAPOConfig
@@ -90,14 +90,12 @@ def test_options_that_are_a_range_and_a_question(tmp_path: Path) -> None:
 
 def test_an_evaluation_asks_and_reads_so(tmp_path: Path, capsys) -> None:
     """From the command line to the file, by each readout."""
+    album(tmp_path, range(4))
     vlm = tiny_vlm()
     vlm.asking = dataclasses.replace(vlm.asking, max_new_tokens=6)
     vlm.save(tmp_path / "model")
-    for i, picture in enumerate(pictures(4)):
-        picture.save(tmp_path / f"{i}.png")
-    (tmp_path / "t.csv").write_text("image,score\n" + "".join(f"{i}.png,{i}\n" for i in range(4)))
     (tmp_path / "q.txt").write_text("Rate it from 1 to 5.")
-    common = ["--model", str(tmp_path / "model"), "--test_in", f"csv:{tmp_path}/t.csv@0-3",
+    common = ["--model", str(tmp_path / "model"), "--test_in", f"csv:{tmp_path}/photos.csv@0-3",
               "--device", "cpu", "--out", str(tmp_path / "out.json"),
               "--prompt_file", str(tmp_path / "q.txt"), "--score_range", "1-5"]
     results = {}
@@ -108,11 +106,11 @@ def test_an_evaluation_asks_and_reads_so(tmp_path: Path, capsys) -> None:
         assert decoding["prompt"] == "Rate it from 1 to 5." and decoding["score_range"] == [1, 5]
     assert [(r["decoding"]["readout"], r["decoding"]["samples"], r["decoding"]["temperature"])
             for r in results.values()] == [("direct", 0, 0), ("expect", 0, 0), ("expect", 2, 1)]
-    metrics = results["direct"]["sets"]["t"]["metrics"]
+    metrics = results["direct"]["sets"]["photos"]["metrics"]
     assert metrics["distinct"] == 4 and metrics["ties"] == 0 and metrics["parse_fail"] == 0
-    assert results["expect"]["sets"]["t"]["metrics"]["parse_fail"] == 4  # untrained
+    assert results["expect"]["sets"]["photos"]["metrics"]["parse_fail"] == 4  # untrained
     said = capsys.readouterr().out
-    assert "t: n 4 of 4 expected, unreadable 0, cut 0, 4 distinct scores, 0.0 % of pairs" in said
+    assert "photos: n 4 of 4 expected, unreadable 0, cut 0, 4 distinct scores, 0.0 % of" in said
 
 
 def test_training_refuses_another_range(tmp_path: Path) -> None:

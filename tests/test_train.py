@@ -9,10 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+import tiny
 import torch
-from PIL import Image
 from tiny import tiny_prompts, tiny_vlm
 
 import eval as eval_script
@@ -226,16 +225,7 @@ def run(script: str, *options: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory) -> Path:
-    """A CSV with eight pictures, and an untrained model folder."""
-    root = tmp_path_factory.mktemp("album")
-    rng = np.random.default_rng(0)
-    rows = ["image,score"]
-    for i in range(8):
-        Image.fromarray(rng.integers(0, 256, (84, 84, 3), np.uint8)).save(root / f"{i}.png")
-        rows.append(f"{i}.png,{1 + i / 2}")
-    (root / "photos.csv").write_text("\n".join(rows) + "\n")
-    tiny_vlm().save(root / "model")
-    return root
+    return tiny.album(tmp_path_factory.mktemp("album"), (1 + i / 2 for i in range(8)))
 
 
 def rapo_options(album: Path, tmp_path: Path, csv: str = "photos.csv", **more: str) -> list[str]:

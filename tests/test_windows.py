@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kin import KIN, exact_rotary, tiny_kin
+from kin import KIN, exact_rotary, gradients, tiny_kin
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
@@ -42,15 +42,6 @@ def look(vlm: VLM, grids: list[tuple[int, int, int]], **options: Windows) -> lis
     x, grid = pixels(vlm, grids)
     out = vlm.hf.model.visual(x, grid_thw=grid, **options)
     return [out.pooler_output, *getattr(out, "deepstack_features", [])]
-
-
-def gradients(vlm: VLM, outs: list[Tensor]) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    sum((x * torch.randn(x.shape, generator=generator, dtype=x.dtype)).sum()
-        for x in outs).backward()
-    found = {n: p.grad.clone() for n, p in vlm.named_parameters() if p.grad is not None}
-    vlm.zero_grad()
-    return found
 
 
 def rival(vlm: VLM, name: str = "sdpa") -> None:

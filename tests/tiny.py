@@ -1,6 +1,8 @@
 """A tiny, untrained model and a few pictures, shared by the tests."""
 
+from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,12 +34,30 @@ def tiny_vlm(seed: int = 0, dtype: torch.dtype = torch.float32) -> VLM:
     return vlm
 
 
+def restless(seed: int = 0) -> VLM:
+    """Stops by chance, so that rows finish at different times."""
+    vlm = tiny_vlm(seed)
+    vlm.stop_ids = [vlm.stop_ids[0], *range(100, 300)]
+    return vlm
+
+
 def pictures(n: int, seed: int = 0) -> list[Image.Image]:
     """Of three sizes, so that prompts differ in length."""
     rng = np.random.default_rng(seed)
     sizes = ((84, 84), (112, 84), (84, 140))
     return [render(draw_qualities(rng, THIRDS), "hills", rng).resize(sizes[i % 3])
             for i in range(n)]
+
+
+def album(root: Path, scores: Iterable[float]) -> Path:
+    """Pictures 0.png, 1.png …, their scores in photos.csv, an untrained model in `model`."""
+    scores = list(scores)
+    for i, picture in enumerate(pictures(len(scores))):
+        picture.save(root / f"{i}.png")
+    rows = "".join(f"{i}.png,{score:g}\n" for i, score in enumerate(scores))
+    (root / "photos.csv").write_text("image,score\n" + rows)
+    tiny_vlm().save(root / "model")
+    return root
 
 
 def tiny_prompts(vlm: VLM, n: int, seed: int = 0) -> Prompts:
