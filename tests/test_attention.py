@@ -34,7 +34,6 @@ def shared_logprobs(vlm: VLM, ids: Tensor, mask: Tensor) -> Tensor:
     return vlm(prompts, ids, mask)[0]
 
 
-@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable.:FutureWarning")
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("kin, k", [("qwen2_5", k) for k in range(1, 9)]
                          + [("qwen2", 3), ("qwen3", 3)])
@@ -49,8 +48,7 @@ def test_shared_prompt_equals_separate_rows(monkeypatch, kin: str, k: int, check
     want = separate_logprobs(vlm, ids, mask)
     want_grad = gradients(vlm, [want])
     if checkpointing:
-        vlm.hf.gradient_checkpointing_enable()
-        vlm.train()
+        vlm.checkpoint()
     got = shared_logprobs(vlm, ids, mask)
     got_grad = gradients(vlm, [got])
     assert ((got - want).norm() / want.norm()).item() < tolerance
@@ -118,14 +116,12 @@ def test_autograd_keeps_one_mask_for_all_layers(dtype: torch.dtype) -> None:
     assert {0.0, -torch.inf} == set(masks[0].unique().tolist())
 
 
-@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable.:FutureWarning")
 def test_checkpointing_makes_no_second_mask(monkeypatch) -> None:
     vlm, made = tiny_kin("qwen2_5"), []
     make = PackedRows._bias
     monkeypatch.setattr(PackedRows, "_bias", lambda rows, dtype: made.append(make(rows, dtype))
                         or made[-1])
-    vlm.hf.gradient_checkpointing_enable()
-    vlm.train()
+    vlm.checkpoint()
     gradients(vlm, [shared_logprobs(vlm, *ragged(vlm, 3, 4, 7))])
     assert len(made) == 1
 

@@ -52,7 +52,6 @@ def error(got: Tensor, want: Tensor) -> float:
     return ((got - want).norm() / want.norm()).item()
 
 
-@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable.:FutureWarning")
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("grids", [GRIDS, GRIDS[:1], GRIDS[1:2] * 3])
 @pytest.mark.parametrize("kin", KIN)
@@ -65,8 +64,7 @@ def test_the_tower_is_transformers(monkeypatch, kin: str, grids: list, checkpoin
     want_grad = gradients(vlm, want)
     rival(vlm, windows.NAME)
     if checkpointing:
-        vlm.hf.gradient_checkpointing_enable()
-        vlm.train()
+        vlm.checkpoint()
     got = look(vlm, grids, windows=Windows())
     got_grad = gradients(vlm, got)
     assert len(got) == len(want) == (4 if kin == "qwen3" else 1)
@@ -104,14 +102,12 @@ def test_calls_do_not_grow_with_the_pictures(kin: str, calls: int) -> None:
     assert theirs.attention >= 8 * len(vlm.hf.model.visual.blocks)  # the count can count
 
 
-@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable.:FutureWarning")
 @pytest.mark.parametrize("kin", KIN)
 def test_lengths_are_fetched_once_a_pass(kin: str) -> None:
     """Not once a layer, nor again when checkpointing runs a layer a second time."""
     vlm = tiny_kin(kin)
     visual = vlm.hf.model.visual
-    vlm.hf.gradient_checkpointing_enable()
-    vlm.train()
+    vlm.checkpoint()
 
     def fetches(**options: Windows) -> int:
         with Count() as count:
