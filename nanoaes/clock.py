@@ -5,7 +5,6 @@ process for another, which counts as the phase that it happens in.
 """
 
 import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -74,8 +73,7 @@ def peak_memory(device: torch.device) -> int:
         peak = torch.cuda.max_memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         return peak
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def throughput(seconds: dict[str, float], *, tokens: int, devices: int,

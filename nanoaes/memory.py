@@ -1,7 +1,8 @@
 """What a run needs, before it allocates: bytes per process by part, from a model's numbers alone.
 
     parts    weights, gradients, optimizer, copy, reference, KV cache, activations, head, …
-    phases   rollout, reference, update, step: what is alive in each; the largest is the peak
+    phases   rollout, evaluation, reference, update, step: what is alive in each; the largest is
+             the peak
 
 Everything is counted at the longest that the options allow: prompts and answers without gaps, all
 answers at their limit. It follows from shapes and from what autograd keeps; bench/memory.py holds
@@ -105,7 +106,7 @@ def estimate(job: Job) -> dict[str, int]:
 
 
 def persistent(job: Job) -> dict[str, int]:
-    """What is alive from the first step to the last (SCALE's table), and a step's pictures."""
+    """What is alive from the first step to the last, and a step's pictures."""
     m, e, w = job.model, job.e, job.processes if job.sharded else 1
     trained = job.adapters or m.trained(job.vision)
     masters = e * m.total + 4 * job.adapters if job.adapters else 4 * -(-m.total // w)

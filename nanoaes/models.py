@@ -55,7 +55,7 @@ class Models:
 
 
 def load_whole(path: str | Path, cfg: ModelConfig) -> VLM:
-    """A model on every process, frozen in nothing; one process reads it.
+    """A model on every process, none of it frozen; one process reads it.
 
     Raises:
         CheckpointError: as `VLM.load`, on every process.

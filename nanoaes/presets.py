@@ -5,7 +5,7 @@ from typing import Any
 from nanoaes.config import CoTConfig, RAPOConfig, SFTConfig
 from nanoaes.verbs import EvalConfig, ScoreConfig
 
-# PAPER.md, hyper-parameters: RAPO on Qwen2.5-VL-7B, and its cold start. The step's 64 pictures are
+# The paper's: RAPO on Qwen2.5-VL-7B, and its cold start. The step's 64 pictures are
 # the released script's 8 per GPU on 8 GPUs; eval_every and heldout are ours. The 15,000 pictures
 # are --train ava:DIR*2,tad66k:DIR*2,flickr_aes:DIR*1, of which a preset can only know the number.
 HELDOUT = 200  # of each set; no script may learn from what RAPO chooses its checkpoint by

@@ -6,8 +6,8 @@
             if stop.asked():    any process's signal stops all
                 save, raise Stopped
 
-Left out: what lies between two steps' ends is not cut short. torchrun kills 30 seconds after it
-has passed a signal on; give it as long as a step takes (`--shutdown-timeout`, torch 2.13).
+Left out: cutting a step short. torchrun kills 30 seconds after it has passed a signal on; give it
+as long as a step takes (`--shutdown-timeout`, torch 2.13).
 """
 
 import os
