@@ -8,7 +8,9 @@ earn more on average than an honest one, and where it learns nothing the log has
 """
 
 import json
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from statistics import NormalDist, fmean, variance
 
@@ -192,8 +194,9 @@ def whole_policies(place: Place) -> Outcome:
         if paid[name] >= honest:
             lost.append(f"{name}: pays {paid[name]:.3f}, honest {honest:.3f}")
         flat = advantages(found.rewards.total)[1]
-        said: list[str] = []
-        warn_of_collapse({"step": 1, **describe(found, flat)}, set(), said.append)
+        with redirect_stdout(StringIO()) as out:
+            warn_of_collapse({"step": 1, **describe(found, flat)}, set())
+        said = out.getvalue().splitlines()
         told.append(f"{name}: {said[-1].removeprefix('step 1: ')[:58]} …" if said else "")
     silent = [name for name, line in zip(paid, told, strict=True)
               if not line and name != "exaggeration"]  # which ranks rightly, and is paid less
