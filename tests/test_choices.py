@@ -32,7 +32,7 @@ LISTS = st.lists(st.tuples(st.integers(0, 6) | st.none(), st.integers(0, 6)), mi
                  max_size=10)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LISTS)
 def test_every_set_is_counted_once(rows: list) -> None:
     """With ties in prediction and in truth, and unreadable answers."""
@@ -47,7 +47,7 @@ def test_every_set_is_counted_once(rows: list) -> None:
         np.testing.assert_allclose(got.influence, influence, atol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LISTS)
 def test_every_pair_is_counted_once(rows: list) -> None:
     pred = np.array([np.nan if p is None else p / 6 for p, _ in rows])

@@ -54,7 +54,7 @@ def test_entropy_gradient_and_forbidden_words(dtype, entropy_grad, masked):
     compare(40, 150, 37, dtype, entropy_grad, masked, temperature=1.7)
 
 
-@settings(deadline=None, derandomize=True, max_examples=12)
+@settings(derandomize=True, max_examples=12)
 @given(M=st.integers(1, 70), V=st.integers(1, 200), H=st.sampled_from([8, 30, 64]),
        entropy_grad=st.booleans(), masked=st.booleans(), seed=st.integers(0, 99))
 def test_any_shape(M, V, H, entropy_grad, masked, seed):
@@ -155,7 +155,7 @@ def token_losses(logp, old, ref, advantage, **rest):
     return results
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(derandomize=True, max_examples=25)
 @given(M=st.integers(1, 2500), spread=st.sampled_from([1e-3, 0.3, 3.0]),
        eps_low=st.sampled_from([0.1, 0.2]), eps_high=st.sampled_from([0.2, 0.28]),
        beta=st.sampled_from([0.0, 0.04]), seed=st.integers(0, 99))

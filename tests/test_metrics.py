@@ -54,7 +54,7 @@ def test_values_against_their_definitions():
     assert got["n"] == 300 and got["parse_fail"] == 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=20))
 def test_ties(pairs):
     x, y = np.array(pairs).T / 4
@@ -75,7 +75,7 @@ def test_two_pictures_are_in_order_or_not_and_have_no_interval():
         assert [got[f"{key}_ci"] for key in metrics.RESAMPLED] == [None] * 4
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.one_of(st.none(), st.integers(0, 4)), min_size=0, max_size=12))
 def test_tied_pairs_are_counted_among_the_readable(scores):
     pred = [None if s is None else s / 4 for s in scores]

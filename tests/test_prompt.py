@@ -27,7 +27,7 @@ from nanoaes.prompt import (
 
 def fast(max_examples: int) -> settings:
     """The same examples in every run, none stored, no clock."""
-    return settings(max_examples=max_examples, deadline=None, database=None, derandomize=True,
+    return settings(max_examples=max_examples, database=None, derandomize=True,
                     suppress_health_check=list(HealthCheck))
 
 
