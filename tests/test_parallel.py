@@ -162,7 +162,7 @@ def test_torchrun_trains_evaluates_and_writes_once(album: Path, tmp_path: Path) 
     for world, start in ((1, []), (2, torchrun)):
         run = tmp_path / str(world)
         done = subprocess.run([sys.executable, *start, script, *options(album, run)],
-                              capture_output=True, text=True, timeout=120,
+                              capture_output=True, text=True, timeout=300,
                               env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0 and done.stdout.count("\nRAPO ") == 1, done.stderr
         rows = ranks.read_rows(run / "metrics.jsonl")
