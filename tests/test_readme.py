@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SCRIPTS = {"build_cot.py": CoTConfig, "train_sft.py": SFTConfig, "train_rapo.py": RAPOConfig,
            "eval.py": EvalConfig, "eval.py score": ScoreConfig}
-PAGES = ("README.md", "bench/SPEED.md", "bench/TRIED.md")
+PAGES = ("README.md", "bench/SPEED.md", "bench/TRIED.md", "nanoaes/TOUR.md")
 RESULTS = "bench/RESULTS.md"
 
 
