@@ -56,11 +56,9 @@ def run_one(name: str, seed: int, root: Path, steps: int) -> None:
         (run / "sft").symlink_to((base / "backbone").resolve())
     elif row.epochs:
         train_sft.main(SFTConfig(run=str(run), seed=seed, epochs=row.epochs))
-    options = {**row.options}
-    if options.get("train") == "AVA":
-        specs = toy_specs(run / "world")
-        options = dict(train=f"ava:{run}/world/AVA", model=str(run / "sft"),
-                       test_in=specs["test_in"], test_ood=specs["test_ood"])
+    places = {"run": run, **toy_specs(run / "world")}
+    options = {key: value.format(**places) if isinstance(value, str) else value
+               for key, value in row.options.items()}
     if row.change:
         row.change()
     every = train_rapo.compare_stages
@@ -106,11 +104,16 @@ def done(root: Path, name: str, seed: int, steps: int) -> dict | None:
     return found if found.get("steps") == steps else None
 
 
-def difference(name: str, found: dict[str, list[dict]]) -> tuple[float, float]:
-    """PLCC of a row minus the base's, paired by seed: mean, and half of Student's interval."""
+def gains(name: str, found: dict[str, list[dict]]) -> list[float]:
+    """PLCC of a row minus the base's, seed by seed; 0 where the base is not told."""
     base = found.get("base", found[name])
-    gain = [(a["plcc_all"] or 0.0) - (b["plcc_all"] or 0.0)
+    return [(a["plcc_all"] or 0.0) - (b["plcc_all"] or 0.0)
             for a, b in zip(found[name], base, strict=True)]
+
+
+def difference(name: str, found: dict[str, list[dict]]) -> tuple[float, float]:
+    """The mean of `gains`, and half of Student's interval."""
+    gain = gains(name, found)
     half = (student.ppf(0.975, len(gain) - 1) * np.std(gain, ddof=1) / len(gain) ** 0.5
             if len(gain) > 1 else np.nan)
     return float(np.mean(gain)), float(half)
@@ -137,15 +140,14 @@ def figure(found: dict[str, list[dict]]) -> str:
     frame = Frame(740, 40 + 19 * len(found), (-0.3, 0.1), (0, len(found)), left=130)
     body, end = frame.axes(ticks(-0.3, 0.1, 8), (), "mean PLCC - base"), frame.px(0.1)
     body += f'<path class="axis" d="M{frame.px(0):.0f} {frame.top}V{frame.height - frame.bottom}"/>'
-    for i, (name, seeds) in enumerate(found.items()):
+    for i, name in enumerate(found):
         y, (gain, half) = frame.py(len(found) - i - 0.5), difference(name, found)
         lo, hi = (frame.px(min(max(x, -0.3), 0.1)) for x in (gain - half, gain + half))
         tone = "c1" if gain + half < 0 else "c2" if gain - half > 0 else "c0"
         body += (f'<text class="end" x="{frame.left - 8}" y="{y + 4:.1f}">{name}</text>'
                  f'<path class="{tone}" d="M{lo:.1f} {y:.1f}H{hi:.1f}"/>'
                  f'<path class="{tone}" d="M{frame.px(max(gain, -0.3)):.1f} {y - 6:.1f}v12"/>')
-        for a, b in zip(seeds, found.get("base", seeds), strict=True):
-            x = frame.px((a["plcc_all"] or 0.0) - (b["plcc_all"] or 0.0))
+        for x in map(frame.px, gains(name, found)):
             if name != "base" and frame.left < x < end:
                 body += f'<circle class="{tone}" cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="none"/>'
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {frame.width} {frame.height}" '

@@ -24,7 +24,7 @@ class Row:
     """One change."""
 
     why: str  # what of the paper, or of a reviewer's question, it tells
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)  # in words {run}, {test_in}, {test_ood}
     change: Callable[[], None] | None = None  # of code that no option reaches
     epochs: int | None = None  # of the cold start; None: the base's
 
@@ -129,5 +129,7 @@ ROWS = {
     "tight gradient": Row("the gradient's clip acts", dict(max_grad_norm=0.1)),
     "1/4 data": Row("fewer pictures", dict(limit=496)),
     "1/16 data": Row("fewer pictures", dict(limit=220)),
-    "one set": Row("Table 4: trained on AVA alone", dict(train="AVA")),
+    "one set": Row("Table 4: trained on AVA alone", dict(
+        train="ava:{run}/world/AVA", model="{run}/sft", test_in="{test_in}",
+        test_ood="{test_ood}")),
 }

@@ -81,13 +81,14 @@ def main() -> None:
           "advantage's variance\n" + " " * 17 + "at the first, a middle and the last recorded step "
           "| numbers PLCC")
     for name in options.rows:
-        runs = [ablation.folder(options.root, name, seed) for seed in options.seeds]
-        runs = [run for run in runs if (run / "result.json").is_file()]
+        runs = {seed: ablation.folder(options.root, name, seed) for seed in options.seeds}
+        runs = {seed: run for seed, run in runs.items() if (run / "result.json").is_file()}
         if not runs:
             continue
-        seen = [watch(run) for run in runs]
-        mean = {key: np.mean([s[key] for s in seen], axis=0)for key in ("first", "second", "share")}
-        done = [json.loads((run / "result.json").read_text()) for run in runs]
+        seen = [watch(run) for run in runs.values()]
+        mean = {key: np.mean([s[key] for s in seen], axis=0)
+                for key in ("first", "second", "share")}
+        done = [json.loads((run / "result.json").read_text()) for run in runs.values()]
         numbers, plcc = (float(np.mean([d[key] or 0.0 for d in done]))
                          for key in ("distinct", "plcc_all"))
         at = [0, len(seen[0]["step"]) // 2, -1]
@@ -98,7 +99,7 @@ def main() -> None:
                         "second_entropy": round(float(mean["second"][-1]), 2),
                         "second_share": round(float(mean["share"][-1]), 3)}
         if len(options.rows) == 1:
-            for seed, run in zip(options.seeds, runs, strict=False):
+            for seed, run in runs.items():
                 count = Counter(written(run))
                 print(f"  seed {seed}, second digits written: " + "  ".join(
                     f"{digit}: {count[digit] / count.total():.0%}" for digit in "0123456789"))

@@ -1,6 +1,6 @@
 """Accidents, played: does nanoaes lose anything, and does it say what happened?
 
-    python bench/drills.py                  all, about 5 minutes on 2 cores
+    python bench/drills.py                  all, 11.7 minutes on 2 cores with other work beside
     python bench/drills.py disk nan          those whose name holds one of the words
 
 Each drill does something bad to a small run: it kills it, fills its disk, cuts its files, spoils a

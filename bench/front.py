@@ -27,8 +27,8 @@ SET, TIMES = "PARA", 3
 STYLE = """<style>
 text{font:11px system-ui,sans-serif;fill:#5b6169}.end{text-anchor:end}.mid{text-anchor:middle}
 .grid{stroke:#8884;stroke-width:1}.axis{stroke:#888;stroke-width:1}path{fill:none;stroke-width:2}
-.c0{stroke:#2563a8}.c1{stroke:#b4560f}.c2{stroke:#0f7a66}text.c0{fill:#2563a8;stroke:none}
-text.c1{fill:#b4560f;stroke:none}text.c2{fill:#0f7a66;stroke:none}text{stroke:none}
+.c0{stroke:#2563a8}.c1{stroke:#b4560f}.c2{stroke:#0f7a66}text.c0{fill:#2563a8}
+text.c1{fill:#b4560f}text.c2{fill:#0f7a66}text.c0,text.c1,text.c2{stroke:none}
 @media(prefers-color-scheme:dark){text{fill:#a6abb2}.c0{stroke:#7db4f0}.c1{stroke:#f0a35e}
 .c2{stroke:#5fc9b0}text.c0{fill:#7db4f0}text.c1{fill:#f0a35e}text.c2{fill:#5fc9b0}}
 </style>"""

@@ -5,8 +5,7 @@
 Of each preset and machine: the peak of memory per GPU with the micro-batch that a run would choose,
 and if it fits; the least time of a step that the card's data sheet allows (`roofline.py`, answers
 of 250 tokens); and from it the hours of the paper's run, 10 passes over 15,000 pictures, 4 answers
-each. A real run is slower: published ones reach a fifth to a half of the card. The last line is
-JSON.
+each. A real run is slower. The last line is JSON.
 """
 
 import json
@@ -15,10 +14,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from nanoaes.anatomy import anatomy  # noqa: E402
 from nanoaes.budget import fits  # noqa: E402
 from nanoaes.config import RAPOConfig  # noqa: E402
-from nanoaes.dry_run import GB, TYPICAL, chosen, config_of, job_of  # noqa: E402
+from nanoaes.dry_run import GB, TYPICAL, chosen, config_of, job_of_config  # noqa: E402
 from nanoaes.folder import default_asking  # noqa: E402
 from nanoaes.memory import estimate  # noqa: E402
 from nanoaes.options import parse  # noqa: E402
@@ -35,16 +33,15 @@ def main() -> None:
     for preset in PRESETS:
         cfg = parse(RAPOConfig, ["--preset", preset])
         config = config_of(cfg.model)
-        asking = default_asking(config.model_type).but(
-            **{k: v for k, v in cfg.loading().items() if k != "device"})[0]
+        asking = default_asking(config.model_type)
         steps = math.ceil(cfg.limit / cfg.images * cfg.epochs)
         print(f"\n{preset}: {cfg.model}, {steps:,} steps of {cfg.images} pictures, "
               f"{steps * cfg.images * cfg.k:,} answers")
         for name, gpus in MACHINES:
             card = CARDS[name]
-            job = chosen(job_of(cfg, anatomy(config), asking, processes=gpus, cuda=True, side=28,
-                                reference=cfg.reference_kept, tested=-(-TESTED // gpus)),
-                         card.memory)
+            job = chosen(job_of_config(cfg, Path(cfg.model), config, asking, processes=gpus,
+                                       cuda=True, reference=cfg.reference_kept,
+                                       tested=-(-TESTED // gpus)), card.memory)
             peak, fit = estimate(job)["peak"] / GB, fits(job, card.memory)
             line = f"  {gpus} x {name:8} {peak:6.1f} of {card.memory / GB:5.1f} GB  "
             if fit:

@@ -11,7 +11,7 @@ Left out: what pictures and answers will be like. Memory is counted at their lim
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from transformers import PreTrainedConfig, Qwen2_5_VLConfig
 
@@ -144,8 +144,9 @@ def settled(cfg: C, model: Path, reference: str = "", *, processes: int, script:
     place = device(cfg.device)
     free = free_memory(place) // (1 if place.type == "cuda" else processes)
     config, asking = read_asking(model)
-    job = chosen(_job(cfg, model, config, asking, place.type == "cuda", processes, script,
-                      reference, -(-tested // processes)), free)
+    job = chosen(job_of_config(cfg, model, config, asking, processes=processes,
+                               cuda=place.type == "cuda", reference=reference, script=script,
+                               tested=-(-tested // processes)), free)
     refuse(job, free, str(place))
     if job.tokens != cfg.tokens_per_micro_batch:
         say(f"--tokens_per_micro_batch {job.tokens}: what {free / GB:.1f} GB have room for")
@@ -169,19 +170,22 @@ def planned(cfg: LearnConfig, reference: str = "", *, processes: int, script: st
     cuda = bool(card) or place.type == "cuda"
     free = card.memory if card else free_memory(place) // (1 if cuda else gpus)
     asking = default_asking(config.model_type)
-    job = chosen(_job(cfg, Path(cfg.model), config, asking, cuda, gpus, script, reference, MANY),
-                 free)
+    job = chosen(job_of_config(cfg, Path(cfg.model), config, asking, processes=gpus, cuda=cuda,
+                               reference=reference, script=script, tested=MANY), free)
     rapo = script == "rapo"
     return describe(job, name=cfg.model, free=free, where=cfg.gpu or str(place), processes=gpus,
                     card=card, updates=cfg.updates if rapo else 1, epoch=epoch)
 
 
-def _job(cfg: LearnConfig, model: Path, config: PreTrainedConfig, asking: Asking, cuda: bool,
-         processes: int, script: str, reference: str, tested: int) -> Job:
-    """CheckpointError for sizes of which no model can be made."""
+def job_of_config(cfg: LearnConfig, model: Path, config: PreTrainedConfig, asking: Asking,
+                  **others: Any) -> Job:
+    """As `job_of`, of what a folder's config.json and `asking` say; the options win.
+
+    Raises:
+        CheckpointError: sizes of which no model can be made.
+    """
     options = {k: v for k, v in cfg.loading().items() if k != "device"}
     side = config.vision_config.patch_size * config.vision_config.spatial_merge_size
     with reading(model, "config.json"):
         body = anatomy(config)
-    return job_of(cfg, body, asking.but(**options)[0], processes=processes, cuda=cuda,
-                  side=side, reference=reference, script=script, tested=tested)
+    return job_of(cfg, body, asking.but(**options)[0], side=side, **others)

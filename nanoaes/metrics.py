@@ -283,12 +283,16 @@ def _pair(metrics: dict | None) -> str:
     return DASH if metrics is None else "/".join(short(metrics[key]) for key in CORRELATIONS)
 
 
-def unreadable(result: dict, key: str = "parse_fail") -> float:
+def unreadable(result: dict) -> float:
     """Share in [0, 1] of a stage's answers, over all its sets, that no score could be read from."""
-    metrics = [one["metrics"] for one in result["sets"].values()]
-    return sum(m[key] for m in metrics) / max(1, sum(m["n"] for m in metrics))
+    return _share(result, "parse_fail")
 
 
 def cut_share(result: dict) -> float:
     """Share in [0, 1] of a stage's answers that were cut at the length limit, readable or not."""
-    return unreadable(result, "cut")
+    return _share(result, "cut")
+
+
+def _share(result: dict, count: str) -> float:
+    metrics = [one["metrics"] for one in result["sets"].values()]
+    return sum(m[count] for m in metrics) / max(1, sum(m["n"] for m in metrics))

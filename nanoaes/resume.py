@@ -77,13 +77,14 @@ class Saves:
             NotFinite: a number of the state is none; it would take the place of one of use.
             UserError: the processes do not see one disk.
         """
-        bad = everyone([n for n, x in state_of(trained, optimizer).items() if not finite(x)])
+        state = state_of(trained, optimizer)
+        bad = everyone([n for n, x in state.items() if not finite(x)])
         if bad:
             raise NotFinite(f"{bad[0]} after step {step} is")
         with keep_going(f"the state of step {step}") as saving, ExitStack() as stack:
             path = self.folder / f"step-{step:06d}"
             aside = by_all(lambda: stack.enter_context(publish(path)) if first() else None)[0]
-            names = write(aside, state_of(trained, optimizer))
+            names = write(aside, state)
             sums = by_all(lambda: checksums(aside, [n for n in names if written_here(n)]))
             missing = by_all(lambda: [n for n in names if not (aside / n).is_file()])[0]
             if missing:

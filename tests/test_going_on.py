@@ -95,34 +95,38 @@ def test_another_run_is_refused_with_what_differs(whole: tuple[Path, Path], tmp_
     assert weights(run / "rapo") == before and (run / "metrics.jsonl").is_file()
 
 
+def stopped(whole: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A copy of the run that has not done its last steps."""
+    again = tmp_path / "again"
+    shutil.copytree(whole[1], again)
+    shutil.rmtree(again / "resume" / "step-000006")
+    return again
+
+
+def refused(whole: tuple[Path, Path], run: Path, words: str) -> None:
+    """--resume ends with these words, and nothing was cut or moved."""
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=words):
+        train_rapo.main(options(whole[0], run, resume=True))
+    assert (run / "metrics.jsonl").read_bytes() == before and not list(run.glob("before-*"))
+
+
 def test_a_run_that_chose_by_another_figure_is_refused_before_anything_is_moved(
         whole: tuple[Path, Path], tmp_path: Path) -> None:
     """As one from before `expect`: its last rows are not even cut."""
-    root, run = whole
-    again = tmp_path / "again"
-    shutil.copytree(run, again)
-    shutil.rmtree(again / "resume" / "step-000006")
+    again = stopped(whole, tmp_path)
     record = again / "rapo" / "heldout.json"
     record.write_text(json.dumps({"step": 3, "score": 1.2}))
-    before = (again / "metrics.jsonl").read_bytes()
-    with pytest.raises(UserError, match="chosen by readout greedy"):
-        train_rapo.main(options(root, again, resume=True))
-    assert (again / "metrics.jsonl").read_bytes() == before and not list(again.glob("before-*"))
+    refused(whole, again, "chosen by readout greedy")
 
 
 def test_a_best_checkpoint_that_is_cut_off_is_refused_before_a_step(
         whole: tuple[Path, Path], tmp_path: Path) -> None:
     """Else the run would tell at its end, when nothing better has come."""
-    root, run = whole
-    again = tmp_path / "again"
-    shutil.copytree(run, again)
-    shutil.rmtree(again / "resume" / "step-000006")
+    again = stopped(whole, tmp_path)
     weights = again / "rapo" / "model.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
-    before = (again / "metrics.jsonl").read_bytes()
-    with pytest.raises(UserError, match=r"again/rapo: broken weights in model.safetensors .* copy"):
-        train_rapo.main(options(root, again, resume=True))
-    assert (again / "metrics.jsonl").read_bytes() == before and not list(again.glob("before-*"))
+    refused(whole, again, r"again/rapo: broken weights in model.safetensors .* copy")
 
 
 @pytest.mark.parametrize("after", [0, 2, 4])

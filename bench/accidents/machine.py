@@ -93,12 +93,9 @@ def state_cut(place: Place) -> Outcome:
     halve(*newest.glob("*.distcp"))
     end = play(run, place.options + ON)
     lost = ["refused, but something was moved"] * any(run.glob("before-*"))
-    shutil.rmtree(newest)  # as it was told
-    again = play(run, place.options + ON)
-    return Outcome("the newest state cut in half, then --resume",
-                   f"refused with {end.status}; after `rm` as told: "
-                   + again.line("going on after step"), end.line("is damaged"),
-                   lost + unlike(run, place.plain))
+    shutil.rmtree(newest)
+    return as_told(place, run, "the newest state cut in half, then --resume",
+                   f"refused with {end.status}; after `rm` as told", end.line("is damaged"), lost)
 
 
 def best_cut(place: Place) -> Outcome:
@@ -108,11 +105,17 @@ def best_cut(place: Place) -> Outcome:
     halve(run / "rapo" / WEIGHTS)
     end = play(run, place.options + ON)
     lost = ["steps were made before it was told"] * (len(resume.states(run)) > 1)
-    shutil.copyfile(place.plain / "rapo" / WEIGHTS, run / "rapo" / WEIGHTS)  # as it was told
+    shutil.copyfile(place.plain / "rapo" / WEIGHTS, run / "rapo" / WEIGHTS)
+    return as_told(place, run, "the best checkpoint's safetensors cut in half, then --resume",
+                   f"refused with {end.status}; with the file back", end.line("^train_rapo.py: "),
+                   lost)
+
+
+def as_told(place: Place, run: Path, what: str, refused: str, told: str, lost: list[str]
+            ) -> Outcome:
+    """The remedy of the refusal is done: --resume ends as the undisturbed run did."""
     again = play(run, place.options + ON)
-    return Outcome("the best checkpoint's safetensors cut in half, then --resume",
-                   f"refused with {end.status}; with the file back: "
-                   + again.line("going on after step"), end.line("^train_rapo.py: "),
+    return Outcome(what, f"{refused}: {again.line('going on after step')}", told,
                    lost + unlike(run, place.plain))
 
 
