@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import warm
 from kin import tiny_kin
 from tiny import pictures, tiny_vlm
 from torch import nn
@@ -36,7 +37,7 @@ from nanoaes.sft import Lesson, learn
 from nanoaes.vlm import VLM
 
 HERE = Path(__file__)
-N, K, T, STEPS = 7, 3, 8, 3  # 7 pictures: no number of processes shares them evenly
+N, K, T, STEPS = 7, 3, 8, 2  # 7 pictures: no number of processes shares them evenly
 CASES: dict[str, dict[str, Any]] = {
     "toy": {},
     "fp64": dict(kind="qwen2_5", dtype="float64", tied=False),
@@ -85,7 +86,7 @@ def of_case(root: Path, name: str) -> tuple[RAPOConfig, Models]:
 
 
 def rapo_steps(root: Path, name: str) -> dict[str, Any]:
-    """Three steps as in `train_rapo.train`: answers, rewards, first gradients, last weights."""
+    """STEPS steps as in `train_rapo.train`: answers, rewards, first gradients, last weights."""
     cfg, models = of_case(root, name)
     optimizer = torch.optim.AdamW(models.trained.values(), eps=1e-3)
     out: dict[str, Any] = {"answers": [], "rewards": [], "rows": [], "counts": [], "raw": []}
@@ -177,18 +178,9 @@ def spawn(world: int, script: list[str], timeout: float = 240, **more: str
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    path = os.pathsep.join(map(str, (HERE.parent.parent, HERE.parent)))
-    ranks = [subprocess.Popen(
-        [sys.executable, *script], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
-             "MASTER_PORT": str(port), "RANK": str(r), "LOCAL_RANK": str(r),
-             "WORLD_SIZE": str(world), **more}) for r in range(world)]
-    try:
-        done = [(p, *p.communicate(timeout=timeout)) for p in ranks]
-    finally:
-        for p in ranks:
-            p.kill()
-    return [subprocess.CompletedProcess(p.args, p.returncode, o, e) for p, o, e in done]
+    return warm.run(script, [
+        {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(r),
+         "LOCAL_RANK": str(r), "WORLD_SIZE": str(world), **more} for r in range(world)], timeout)
 
 
 if __name__ == "__main__":

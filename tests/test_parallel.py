@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import ranks
 import torch
+import warm
 from ranks import CASES, HERE, N, spawn
 from test_going_on import TIMED
 from tiny import pictures, tiny_vlm
@@ -44,10 +45,7 @@ def results(folders: Path, out: Path, world: int, **more: str) -> list[dict[str,
 @pytest.fixture(scope="module")
 def alone(folders: Path, tmp_path_factory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("alone")
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    done = subprocess.run(
-        [sys.executable, str(HERE), str(folders), str(out)], capture_output=True, text=True,
-        timeout=240, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
+    done, = warm.run([str(HERE), str(folders), str(out)], [os.environ], 240)
     assert done.returncode == 0, done.stderr
     return torch.load(out / "0.pt", weights_only=False)
 

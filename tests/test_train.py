@@ -5,13 +5,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+import warm
 from tiny import tiny_prompts, tiny_vlm
 
 import eval as eval_script
@@ -219,8 +219,7 @@ def test_judge_compares_within_a_set_and_weighs_the_parts() -> None:
 
 
 def run(script: str, *options: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, script, *options], cwd=ROOT, text=True,
-                          capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return warm.run([str(ROOT / script), *options], [os.environ], 300)[0]
 
 
 @pytest.fixture(scope="module")
@@ -311,12 +310,13 @@ def test_train_sft_on_critiques_of_ones_own(album: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("main, config, argv, message", [
     (train_sft.main, SFTConfig, ("--model", "tests"), "--model without --cot"),
     (train_sft.main, SFTConfig, ("--model", "tests", "--cot", "no.jsonl"), "no such file"),
-    (eval_script.bench, EvalConfig, ("--model", "tests"), "no config.json"),
+    (eval_script.bench, EvalConfig, ("--model", "tests", "--test_in", "csv:{}/photos.csv@1-5"),
+     "no config.json"),
 ])
 def test_the_other_scripts_refuse_too(main, config: type, argv: tuple[str, ...], message: str,
-                                      tmp_path: Path) -> None:
+                                      album: Path, tmp_path: Path) -> None:
     with pytest.raises((OptionError, CheckpointError), match=message):
-        main(parse(config, ["--run", str(tmp_path), *argv]))
+        main(parse(config, ["--run", str(tmp_path), *(word.format(album) for word in argv)]))
 
 
 def test_two_sets_of_one_name_are_refused(album: Path) -> None:
