@@ -56,6 +56,20 @@ def test_the_tours_reward_is_bradley_terry_and_takes_the_others_place(names: dic
     assert nanoaes.reward.relative_reward is not names["bradley_terry"]
 
 
+def test_the_tours_reward_leaves_out_what_cannot_be_read(names: dict[str, Any]) -> None:
+    """An answer is worth 0 and is in nobody's mean; a picture without one is nobody's partner."""
+    scores, valid, truth = names["scores"].clone(), names["valid"].clone(), names["truth"]
+    valid[:2, 3] = valid[2] = False
+    scores[~valid] = 99
+    ours = names["bradley_terry"](scores, valid, truth)
+    two = names["bradley_terry"](scores[:2, :3], valid[:2, :3], type(truth)(
+        truth.score[:2], None, truth.group[:2]))
+    assert torch.equal(ours[:2, :3], two) and two.min() > 0 and not ours[~valid].any()
+    alone = names["bradley_terry"](scores[:1], valid[:1], type(truth)(
+        truth.score[:1], None, truth.group[:1]))
+    assert not alone.any()
+
+
 def test_changing_the_reward_takes_ten_lines() -> None:
     code = next(code for code, _ in BLOCKS if "def bradley_terry" in code)
     body = code[code.index("def bradley_terry") : code.index("\n\nprint")]
