@@ -135,21 +135,22 @@ def table(found: dict[str, list[dict]]) -> None:
 
 
 def figure(found: dict[str, list[dict]]) -> str:
-    """Each row's difference to the base: seeds as dots, the mean as a bar, its interval as a line.
-    What reaches beyond the drawing is cut off there."""
-    frame = Frame(740, 40 + 19 * len(found), (-0.3, 0.1), (0, len(found)), left=130)
-    body, end = frame.axes(ticks(-0.3, 0.1, 8), (), "mean PLCC - base"), frame.px(0.1)
+    """Each row's difference to the base: seeds as dots, the mean as a bar, its interval as a line,
+    all on the drawing."""
+    rows = {name: (gains(name, found), *np.nan_to_num(difference(name, found))) for name in found}
+    ends = [x for seeds, gain, half in rows.values() for x in (*seeds, gain - half, gain + half)]
+    span = min(ends) - 0.01, max(ends) + 0.01
+    frame = Frame(740, 40 + 19 * len(rows), span, (0, len(rows)), left=130)
+    body = frame.axes(ticks(*span, 8), (), "mean PLCC - base")
     body += f'<path class="axis" d="M{frame.px(0):.0f} {frame.top}V{frame.height - frame.bottom}"/>'
-    for i, name in enumerate(found):
-        y, (gain, half) = frame.py(len(found) - i - 0.5), difference(name, found)
-        lo, hi = (frame.px(min(max(x, -0.3), 0.1)) for x in (gain - half, gain + half))
+    for i, (name, (seeds, gain, half)) in enumerate(rows.items()):
+        y, lo, hi = frame.py(len(rows) - i - 0.5), frame.px(gain - half), frame.px(gain + half)
         tone = "c1" if gain + half < 0 else "c2" if gain - half > 0 else "c0"
         body += (f'<text class="end" x="{frame.left - 8}" y="{y + 4:.1f}">{name}</text>'
                  f'<path class="{tone}" d="M{lo:.1f} {y:.1f}H{hi:.1f}"/>'
-                 f'<path class="{tone}" d="M{frame.px(max(gain, -0.3)):.1f} {y - 6:.1f}v12"/>')
-        for x in map(frame.px, gains(name, found)):
-            if name != "base" and frame.left < x < end:
-                body += f'<circle class="{tone}" cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="none"/>'
+                 f'<path class="{tone}" d="M{frame.px(gain):.1f} {y - 6:.1f}v12"/>')
+        for x in map(frame.px, seeds if name != "base" else ()):
+            body += f'<circle class="{tone}" cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="none"/>'
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {frame.width} {frame.height}" '
             f'width="{frame.width}">{STYLE}{body}</svg>\n')
 

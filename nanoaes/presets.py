@@ -42,13 +42,14 @@ PRESETS: dict[str, dict[type, dict[str, Any]]] = {
         EvalConfig: dict(tokens_per_micro_batch=8192),
         ScoreConfig: dict(tokens_per_micro_batch=8192),
     },
-    # 72 GB on one H100 with its reference in CPU memory, 80 without: `memory.estimate`.
+    # What each needs: README, "Full size" (bench/guide.py).
+    # One GPU of 80 GB, with the reference in CPU memory.
     "qwen3b": _qwen("Qwen/Qwen2.5-VL-3B-Instruct", FULL),
-    # 64 GB on each of 4 H100, 45 on each of 8.
+    # Four GPUs of 80 GB.
     "qwen7b": _qwen("Qwen/Qwen2.5-VL-7B-Instruct", FULL),
-    # 16 GB: one GPU of 24.
+    # One GPU of 24 GB.
     "qwen3b_lora": _qwen("Qwen/Qwen2.5-VL-3B-Instruct", FULL | LORA, 10),
-    # 30 GB: one GPU of 48.
+    # One GPU of 48 GB.
     "qwen7b_lora": _qwen("Qwen/Qwen2.5-VL-7B-Instruct", FULL | LORA, 10),
 }
 PRESETS["qwen3b"][RAPOConfig]["reference"] = "cpu"

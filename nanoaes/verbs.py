@@ -16,7 +16,8 @@ class AskConfig(ModelConfig):
                                "that was trained elsewhere")
     score_range: str = opt("", "LO-HI, such as 1-5: lowest and highest number that the question "
                                "asks for; empty: as the model's folder says, else 0-1")
-    # Of three seeds of the toy each was read better so (bench/RESULTS.md), and no scores tie.
+    # differs from the paper: it reads the number that is written. Three seeds of the toy were each
+    # read better so (bench/RESULTS.md), and no scores tie.
     readout: str = opt("expect", "score: the expectation of the number that is written; the number "
                                  "itself; the expectation without a critique",
                        ("expect", "greedy", "direct"))
