@@ -38,7 +38,7 @@ from nanoaes.judge import describe, judge
 from nanoaes.logprob import fused_token_loss
 from nanoaes.metrics import format_table
 from nanoaes.models import Models, Reference, load_models, write_merged
-from nanoaes.optimize import adamw, take_step
+from nanoaes.optimize import adamw, backward, take_step
 from nanoaes.page.report import write_report
 from nanoaes.parallel import by_first, enough, even, everyone, first, share, size, total
 from nanoaes.patience import Patience
@@ -156,7 +156,7 @@ def update(cfg: RAPOConfig, policy: VLM, reference: Reference | None,
             stats = rapo_loss(logp, known[i], eps_low=cfg.eps_low, eps_high=cfg.eps_high,
                               beta=cfg.beta,
                               token_loss=fused_token_loss(cfg.backend, logp) or token_loss)
-            stats["loss"].backward()
+            backward(stats["loss"])
             if logp_ref is None:
                 del stats["kl"]  # it would be the drift from the old policy
             add(sums, {**stats, "entropy": (known[i].weight * entropy).sum()})

@@ -40,6 +40,9 @@ def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: T
 
 AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, sdpa_mask)
+# torch's first choice on Hopper and Blackwell, but cuDNN plans anew for every shape (half a second
+# on a B200: modelscope/FunASR#3704), and here nearly every micro-batch has a shape of its own.
+torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:

@@ -110,8 +110,8 @@ class LearnConfig(TrainConfig, ModelConfig):
     gpu: str = opt("", "with --dry_run: for this card instead of the device that is here",
                    ("", "H100", "H200", "A100-80", "A100-40", "L40S", "RTX4090"))
     gpus: int = opt(0, "with --dry_run: how many of them; 0: the processes there are", low=0)
-    deterministic: bool = opt(False, "on CUDA: the same bits each time, at a price in speed; a CPU "
-                                     "always gives them")
+    deterministic: bool = opt(False, "on CUDA: only kernels that give the same bits each time, "
+                                     "slower; a CPU always gives them")
     save_every: int = opt(0, "steps between states of the whole run, from which --resume goes on; "
                              "0: only when the run is asked to stop", low=0)
     keep_last: int = opt(2, "states that are kept, the newest", low=1)

@@ -42,7 +42,9 @@ class Diary:
         Raises:
             UserError: --tracker's package is not there.
         """
-        self.run, self.cfg, self.vlm, self.draw = Path(cfg.run), cfg, vlm, draw
+        self.run, self.cfg, self.draw = Path(cfg.run), cfg, draw
+        # Not the model, which must be gone when the stages are evaluated.
+        self.device, self.image_id = vlm.device, vlm.image_id
         self.clock, self.anatomy = Clock(vlm.device), anatomy(vlm.hf.config)
         on_gpu = vlm.device.type == "cuda" and cfg.dtype == "bfloat16"
         card = card_of(torch.cuda.get_device_name(vlm.device)) if on_gpu else None
@@ -64,7 +66,7 @@ class Diary:
         done = everyone([(tokens, self.flops(prompts, rolls))])
         row |= seconds | throughput(seconds, tokens=sum(n for n, _ in done), devices=size(),
                                     flops=sum(f for _, f in done), peak=self.peak)
-        row["peak_memory"] = most(peak_memory(self.vlm.device))
+        row["peak_memory"] = most(peak_memory(self.device))
         if not first():
             return
         with keep_going(f"the row of step {row['step']}"):
@@ -81,7 +83,7 @@ class Diary:
     def flops(self, prompts: Prompts, rolls: Rollouts) -> float:
         """What the model itself needs for this process's share of a step."""
         n, k, _ = rolls.mask.shape
-        images = prompts.ids == self.vlm.image_id
+        images = prompts.ids == self.image_id
         return model_flops(self.anatomy, pictures=n, prompt=int(prompts.mask.sum()) / n,
                            picture=int(images.sum()) / n, answer=int(rolls.mask.sum()) / (n * k),
                            k=k, vision=self.cfg.train_vision, lora=bool(self.cfg.lora_rank),

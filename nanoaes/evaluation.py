@@ -4,6 +4,7 @@
 stages. `Best` is a training run's eye on the held-out pictures. Left out: sets pooled into one.
 """
 
+import gc
 import json
 import math
 import time
@@ -114,6 +115,7 @@ def compare_stages(stages: dict[str, Path], tests: Sets, cfg: RAPOConfig, run: P
                    ) -> dict[str, dict]:
     """Every stage on the test sets, and `eval_STAGE.json` of each; by the number written, as the
     paper reads them."""
+    gc.collect()  # FSDP's modules hold each other: a trained model would keep its memory
     evals, reading = {}, Reading(seed=cfg.seed, tokens=cfg.tokens_per_micro_batch)
     for name, path in stages.items():
         vlm = load_whole(path, cfg)

@@ -84,12 +84,13 @@ class Graphs:
 
     def __call__(self, size: Hashable, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """function(*inputs); its result is overwritten by the next call of that size."""
-        if size not in self.recorded:
-            buffers = [x.clone() for x in inputs]
-            replay, out, self.pool = self.record(lambda: function(*buffers), self.pool)
-            self.recorded[size] = buffers, replay, out
-        buffers, replay, out = self.recorded[size]
-        for buffer, x in zip(buffers, inputs, strict=True):
-            buffer.copy_(x)
-        replay()
+        with torch.cuda.device_of(inputs[0]):  # streams and graphs are the current device's
+            if size not in self.recorded:
+                buffers = [x.clone() for x in inputs]
+                replay, out, self.pool = self.record(lambda: function(*buffers), self.pool)
+                self.recorded[size] = buffers, replay, out
+            buffers, replay, out = self.recorded[size]
+            for buffer, x in zip(buffers, inputs, strict=True):
+                buffer.copy_(x)
+            replay()
         return out

@@ -10,7 +10,8 @@ long as any waits; so none is forgotten, and there is nothing to wake up. A fail
 who asked what failed; the next questions are tried again. When the process ends, what was asked is
 answered first, and what is asked then raises.
 An answer belongs to its question: the random numbers are those of its seed and place, whatever
-stands beside it. (To the token in fp32 on a CPU; in bf16 rounding decides now and then.)
+stands beside it. (To the token in fp32 on a CPU; in bf16 rounding decides now and then.) Several
+models of one process answer in turn.
 Left out: questions that join while others are answered, several GPUs.
 """
 
@@ -37,6 +38,8 @@ from nanoaes.vlm import VLM
 # Seconds that a batch which is not full waits for more: those who got an answer come back at once
 # with their next question. Without it one and seven would be answered in turn, in twice the time.
 GATHER = 0.05
+# Of all models of the process: while one thread records a CUDA graph, no other may use a GPU.
+TURN = Lock()
 
 
 @dataclass(eq=False)
@@ -125,7 +128,8 @@ class Local:
             batch = batch[: self.most]
             self.waiting = [w for w in self.waiting if w not in batch]
         try:
-            replies = self._replies(batch)
+            with TURN:
+                replies = self._replies(batch)
         except BaseException as error:  # whatever it is: those who asked wait for it
             for one in batch:
                 one.reply.set_exception(error)

@@ -24,6 +24,18 @@ def adamw(trained: dict[str, Tensor], *, weight_decay: float,
                              fused=fused)
 
 
+def backward(loss: Tensor) -> None:
+    """`loss.backward()`; with --deterministic torch is strict meanwhile, and raises where it cannot
+    be: if it only warned, attention would take its faster, indeterminate kernels (torch 2.13)."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return loss.backward()
+    torch.use_deterministic_algorithms(True)
+    try:
+        loss.backward()
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def take_step(optimizer: torch.optim.Optimizer, trained: dict[str, Tensor], *, lr: float,
               max_norm: float, sums: dict[str, Tensor], where: str) -> dict[str, float]:
     """Clip to a global norm of `max_norm`, step, forget the gradients.

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from nanoaes.batching import token_batches
 from nanoaes.inputs import Prompts
-from nanoaes.optimize import adamw, take_step
+from nanoaes.optimize import adamw, backward, take_step
 from nanoaes.parallel import even, total
 from nanoaes.progress import progress
 from nanoaes.prompt import rest_of
@@ -99,6 +99,6 @@ def learn(vlm: VLM, lessons: Sequence[Lesson], tokens_per_micro_batch: int, back
         prompts = vlm.prompts([lessons[i].image for i in rows], [lessons[i].question for i in rows])
         part = [counts * x for x in completion_loss(vlm, prompts, ids[rows], mask[rows],
                                                     n_tokens=n_tokens, backend=backend)]
-        part[0].backward()
+        backward(part[0])
         loss, entropy = loss + part[0].detach(), entropy + part[1]
     return {"loss": loss, "entropy": entropy}

@@ -1,6 +1,7 @@
 """What a CUDA graph would do, without CUDA: a traced list of kernels on fixed tensors, replayed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -36,6 +37,27 @@ class Store:
 
     def __del__(self):
         Store.alive -= 1
+
+
+def test_it_records_and_replays_on_the_inputs_device(monkeypatch) -> None:
+    """Streams and graphs are the current device's, which a thread of its own never has set."""
+    current = []
+
+    @contextmanager
+    def device_of(x: torch.Tensor) -> Iterator[None]:
+        current.append(x.item())
+        yield
+        current.clear()
+
+    def record(function, pool):
+        assert current == [1.0]
+        return (lambda: current[0]), function(), pool
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    graphs = Graphs(record)
+    for _ in range(2):
+        graphs("x", lambda x: x + 1, torch.tensor(1.0))
+    assert not current
 
 
 def test_inputs_are_copied_and_the_output_stays_in_place() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 import torch
@@ -190,6 +191,24 @@ def test_those_who_wait_are_not_held_up_by_other_temperatures(local: Local, monk
     local.runner.submit(int).result()  # whatever was left over has run
     assert sum(sizes) == 9 and len(sizes) >= 3
     assert time.monotonic() - begun < module.GATHER
+
+
+def test_two_models_answer_in_turn(folder: Path, local: Local, monkeypatch) -> None:
+    """Teacher and judge on one GPU: a graph is recorded while no other thread computes."""
+    real, at_work, most = module.rollout, [], []
+
+    def watched(*args: Any, **options: Any) -> Rollouts:
+        at_work.append(1)
+        most.append(len(at_work))
+        time.sleep(0.1)
+        rolls = real(*args, **options)
+        at_work.pop()
+        return rolls
+
+    monkeypatch.setattr(module, "rollout", watched)
+    judge = Local(folder / "tiny", device="cpu", max_new_tokens=ROOM)
+    together(lambda chat: told(chat, Question(TEXTS[0])), [local, judge])
+    assert most == [1, 1]
 
 
 def test_a_mark_in_a_quoted_critique_ends_no_turn(local: Local) -> None:

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from nanoaes import sharding
 from nanoaes.config import SFTConfig
 from nanoaes.models import Models, load_models
+from nanoaes.optimize import backward
 from nanoaes.vlm import VLM
 
 
@@ -81,8 +82,15 @@ def test_deterministic_is_asked_of_torch(folder: Path) -> None:
     try:
         models = load_models(folder, config(deterministic=True))
         assert torch.are_deterministic_algorithms_enabled()
-        models.learner(tiny_prompts(models.learner, 2), *ragged(models.learner, 2, 3, 6))[0].sum(
-            ).backward()
+        loss = models.learner(tiny_prompts(models.learner, 2), *ragged(models.learner, 2, 3, 6))[0]
+        warns = []
+        loss.register_hook(lambda grad: warns.append(
+            torch.is_deterministic_algorithms_warn_only_enabled()))
+        backward(loss.sum())
+        assert warns == [False] and torch.is_deterministic_algorithms_warn_only_enabled()
+        with pytest.raises(RuntimeError, match="second time"):
+            backward(loss.sum())
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
 

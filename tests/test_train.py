@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from nanoaes.folder import CheckpointError
 from nanoaes.images import DataError
 from nanoaes.inputs import Prompts
 from nanoaes.judge import judge
+from nanoaes.models import Models
 from nanoaes.options import parse
 from nanoaes.rapo import advantages
 from nanoaes.rollout import Answer, Rollouts, rollout
@@ -323,6 +325,26 @@ def test_two_sets_of_one_name_are_refused(album: Path) -> None:
     spec = f"csv:{album / 'photos.csv'}@1-5"
     with pytest.raises(OptionError, match="both hold a set named photos"):
         evaluation.read_sets(spec, spec, "refuse")
+
+
+def test_the_trained_model_is_gone_before_the_stages_are_read(album: Path, tmp_path: Path,
+                                                             monkeypatch) -> None:
+    """Beside another whole one, adapters on a 7B would not fit on the card that they fit on."""
+    refs, load = [], train_rapo.load_models
+
+    def loaded(*args: object) -> Models:
+        models = load(*args)
+        refs.extend(weakref.ref(vlm.hf) for vlm in (models.speaker, models.learner))
+        return models
+
+    def read(*args: object) -> None:
+        raise UserError(f"{[ref() is None for ref in refs]}")
+
+    monkeypatch.setattr(train_rapo, "load_models", loaded)
+    monkeypatch.setattr(evaluation, "load_whole", read)
+    with pytest.raises(UserError, match=r"\[True, True\]"):
+        train_rapo.main(parse(RAPOConfig, rapo_options(album, tmp_path, steps="1",
+                                                       dtype="bfloat16")))
 
 
 @pytest.mark.parametrize("script", ["train_rapo.py", "train_sft.py", "build_cot.py", "eval.py"])
