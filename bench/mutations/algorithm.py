@@ -156,6 +156,7 @@ ALGORITHM = {
           "prompts.grid", "words_alone"),
     ],
     "nanoaes/local.py": [
+        M("two models at once", "            with TURN:", "            if TURN:", "local:in_turn"),
         M("two temperatures in one rollout", "if w.temperature == self.waiting[0].temperature]",
           "]", "local"),
         M("more at once than allowed", "batch = batch[: self.most]", "batch = list(batch)",
@@ -233,6 +234,8 @@ ALGORITHM = {
           "mixture"),
     ],
     "nanoaes/optimize.py": [
+        M("deterministic in name only", "    torch.use_deterministic_algorithms(True)\n    try",
+          "    try", "models:deterministic"),
         M("gradients are never zeroed", "    optimizer.zero_grad()\n", "", "loop"),
         M("the rate is never set", 'group["lr"] = lr', 'group["lr"] = group["lr"]', "loop"),
         M("the norm has no limit", "clip_grads_with_norm_(trained.values(), max_norm, norm)",

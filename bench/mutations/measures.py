@@ -73,6 +73,8 @@ MEASURES = {
           "rng=np.random.default_rng(0)", "metrics"),
     ],
     "nanoaes/evaluation.py": [
+        M("a trained model stays beside the stages", "    gc.collect()  #", "    #",
+          "train:gone_before"),
         M("the worst checkpoint is kept", "if score >= self.score and first():",
           "if score <= self.score and first():", "best"),
         M("of equal ones the earlier", "if score >= self.score and first():",
