@@ -39,14 +39,12 @@ from nanoaes.vlm import VLM
 HERE = Path(__file__)
 N, K, T, STEPS = 7, 3, 8, 2  # 7 pictures: no number of processes shares them evenly
 CASES: dict[str, dict[str, Any]] = {
-    "toy": {},
+    "toy": dict(reference="cpu"),
     "fp64": dict(kind="qwen2_5", dtype="float64", tied=False),
-    "qwen2 untied": dict(kind="qwen2", tied=False, updates=2),
+    "qwen2": dict(kind="qwen2", tied=False, updates=2, gradient_checkpointing=True,
+                  train_vision=False),
     "qwen3": dict(kind="qwen3"),
-    "checkpointing": dict(kind="qwen2_5", gradient_checkpointing=True, train_vision=False),
-    "on the cpu": dict(reference="cpu"),
-    "lora": dict(lora_rank=4, lora_vision=True,
-                 lora_targets="q_proj,down_proj,qkv"),
+    "lora": dict(lora_rank=4, lora_vision=True, lora_targets="q_proj,down_proj,qkv"),
     "bf16": dict(dtype="bfloat16"),
 }
 
