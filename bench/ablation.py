@@ -23,6 +23,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -157,19 +158,19 @@ def figure(found: dict[str, list[dict]]) -> str:
 
 def run_all(root: Path, rows: list[str], seeds: list[int], steps: int) -> None:
     """What is not there yet, two at a time; a row that fails says so and the others go on."""
-    def start(seed: int) -> None:
-        if not (root / f"seed{seed}" / "sft" / "nanoaes.json").is_file():
-            child(root, steps, seed, "--one", "start")
+    starting = {seed: Lock() for seed in seeds}
 
     def row(pair: tuple[str, int]) -> None:
         name, seed = pair
+        with starting[seed]:
+            if not (root / f"seed{seed}" / "sft" / "nanoaes.json").is_file():
+                child(root, steps, seed, "--one", "start")
         child(root, steps, seed, "--one", name)
         result = done(root, name, seed, steps)
         print(f"{name}, seed {seed}: " + (f"PLCC {result['plcc_all'] or 0.0:.4f}" if result else
                                           f"FAILED, see {root / 'ablation.log'}"), flush=True)
 
     with ThreadPoolExecutor(SIDE_BY_SIDE) as workers:
-        list(workers.map(start, seeds))
         list(workers.map(row, [(name, seed) for name in rows for seed in seeds
                                if done(root, name, seed, steps) is None]))
 

@@ -14,6 +14,7 @@ from nanoaes.config import RAPOConfig
 from nanoaes.reward import Truth
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
+import ablation  # noqa: E402
 import ablation_rows as rows  # noqa: E402
 
 
@@ -40,6 +41,28 @@ def test_every_row_sets_options_that_there_are() -> None:
     same = [name for name, row in rows.ROWS.items() if name != "base" and
             (row.options, row.change, row.epochs) == ({}, None, None)]
     assert same == []
+
+
+def test_a_seed_is_started_once_before_its_rows_which_are_run_once(tmp_path: Path,
+                                                                    monkeypatch) -> None:
+    """And again only what is missing; a row that fails is said."""
+    ran = []
+
+    def child(root: Path, steps: int, seed: int, _: str, name: str) -> None:
+        ran.append((seed, name))
+        place = root / f"seed{seed}" / "sft" / "nanoaes.json"
+        if name != "start":
+            assert (seed, "start") in ran and place.is_file()
+            place = ablation.folder(root, name, seed) / "result.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if (seed, name) != (1, "relative") or ran.count((1, "relative")) == 2:
+            place.write_text('{"steps": 2, "plcc_all": 0.5}')
+
+    monkeypatch.setattr(ablation, "child", child)
+    for _ in range(2):
+        ablation.run_all(tmp_path, ["base", "relative"], [0, 1, 2], 2)
+    wanted = [(seed, name) for seed in range(3) for name in ("start", "base", "relative")]
+    assert sorted(ran) == sorted([*wanted, (1, "relative")])
 
 
 def test_binary_is_near_or_not() -> None:
