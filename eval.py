@@ -27,7 +27,7 @@ from nanoaes.calibration import before_and_after
 from nanoaes.checkpoint import write_json
 from nanoaes.config import OptionError, RAPOConfig
 from nanoaes.datasets import Example, Sets, read_all
-from nanoaes.errors import Ended, Stopped
+from nanoaes.errors import Ended, Stopped, UserError
 from nanoaes.evaluation import evaluate_sets, read_sets
 from nanoaes.found import Found, find
 from nanoaes.graphs import Graphs
@@ -132,10 +132,6 @@ def what_answers(cfg: EvalConfig, model: Path, vlm: VLM, sets: Sets, drawn_at: f
 def tell(cfg: EvalConfig, out: Path, model: Path, result: dict) -> None:
     """The result as a file, as a page and as a table."""
     predictions, report = beside(out)
-    write_json(out, result)
-    with keep_going("the report"):
-        write_report(report, f"{model.name} on {len(result['sets'])} test sets", [],
-                     {model.name: result}, vars(cfg), [])
     print(format_table({model.name: result}))
     for name, part in result["sets"].items():
         print(*details.lines(name, part), sep="\n")
@@ -143,6 +139,14 @@ def tell(cfg: EvalConfig, out: Path, model: Path, result: dict) -> None:
         print(*details.calibrated(result["calibration"]), sep="\n")
     if unreadable(result) > 0.5:
         print(f"{unreadable(result):.0%} of the answers are unreadable: {NOT_ASKED_SO}")
+    try:
+        write_json(out, result)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}); make room, then the same "
+                        "command goes on where it was") from error
+    with keep_going("the report"):
+        write_report(report, f"{model.name} on {len(result['sets'])} test sets", [],
+                     {model.name: result}, vars(cfg), [])
     print(f"written: {out}, {predictions.name}, {report.name}")
 
 

@@ -42,6 +42,7 @@ from nanoaes.optimize import adamw, backward, take_step
 from nanoaes.page.report import write_report
 from nanoaes.parallel import by_first, enough, even, everyone, first, share, size, total
 from nanoaes.patience import Patience
+from nanoaes.predictions import EVALUATED
 from nanoaes.progress import progress, say
 from nanoaes.rapo import Tokens, add, advantages, rapo_loss, rollout_gap, token_loss, token_weights
 from nanoaes.resume import Saves
@@ -209,8 +210,7 @@ def main(cfg: RAPOConfig) -> None:
         train(cfg, models, examples, best=best, diary=diary, saves=saves)
         say(f"held-out checks took {best.share():.0%} of the time; the best, of step {best.step}, "
             f"is in {best.path}")
-        del models  # its memory is needed for the stages
-        best.graphs = None
+        best.graphs = models = None  # their memory is needed for the stages
         if cfg.lora_rank and cfg.merge:
             by_first(partial(write_merged, cfg, best.path, run / "rapo_merged"))
         report(cfg, {**stages, "RAPO": best.path}, tests, run, best.step)
@@ -251,12 +251,12 @@ def make_room(cfg: RAPOConfig, run: Path, models: Models, saves: Saves) -> int:
     trained = sum(p.numel() for p in models.trained.values())
     need_room(run, 2 * size + bool(cfg.save_every) * (cfg.keep_last + 1) * 12 * trained + 2**24,
               "the best checkpoint, old and new, and --keep_last states of the run,")
-    state = saves.facts() if cfg.resume else None
-    if state is None:
+    if not (cfg.resume and (state := saves.facts())):
         set_aside(run, ["metrics.jsonl", "completions.jsonl", "rapo", "rapo_merged", "report.html",
                         "resume", "tensorboard", *(path.name for path in run.glob("eval_*.json"))])
         write_json(run / "train_rapo.json", asdict(cfg))
         return 0
+    set_aside(run, [f"{of}/{name}" for of in ("rapo", "rapo_merged") for name in EVALUATED])
     for name in ("metrics.jsonl", "completions.jsonl"):
         cut_rows(run / name, state["step"])
     return state["step"]

@@ -33,6 +33,7 @@ from nanoaes.hub import find_folder
 from nanoaes.index import Index
 from nanoaes.models import load_models, write_merged
 from nanoaes.parallel import by_first, enough, first, share, size
+from nanoaes.predictions import EVALUATED
 from nanoaes.progress import say
 from nanoaes.prompt import UNIT
 from nanoaes.resume import Saves
@@ -99,6 +100,7 @@ def make_room(cfg: SFTConfig, run: Path, out: Path, vlm: VLM, saves: Saves) -> N
     need_room(out, 2 * sum(p.numel() * p.element_size() for p in vlm.parameters()),
               "the cold-started model")
     if cfg.resume and (state := saves.facts()):
+        set_aside(out.parent, [f"{out.name}/{name}" for name in EVALUATED])
         return cut_rows(run / "sft_metrics.jsonl", state["step"])
     aside = {run.resolve(): ["sft_metrics.jsonl", STATES]}
     aside.setdefault(out.parent.resolve(), []).append(out.name)

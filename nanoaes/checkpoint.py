@@ -174,10 +174,11 @@ def _to_disk(path: Path) -> None:
 
 def set_aside(run: Path, names: list[str]) -> None:
     """Move what an earlier run left under these names into RUN/before-1, before-2, …; all or none.
+    What was rapo/eval.json is rapo-eval.json there.
 
     Where a move fails, those before it are undone.
     """
-    there = [run / name for name in names if (run / name).exists()]
+    there = [name for name in names if (run / name).exists()]
     if not there:
         return
     # One more than the highest: a count would hit a number in use where one was deleted.
@@ -186,8 +187,9 @@ def set_aside(run: Path, names: list[str]) -> None:
     aside.mkdir()
     with ExitStack() as undo:
         undo.callback(aside.rmdir)
-        for path in there:
-            os.replace(path, aside / path.name)
-            undo.callback(os.replace, aside / path.name, path)
+        for name in there:
+            moved = aside / name.replace("/", "-")
+            os.replace(run / name, moved)
+            undo.callback(os.replace, moved, run / name)
         undo.pop_all()
     say(f"earlier results moved to {aside}")

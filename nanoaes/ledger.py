@@ -6,9 +6,9 @@
 With samples also "std". Without a score "error" says why, and "reply" is what the model wrote, if
 it was asked. The last line of a path counts. A picture is known again by path, size and time of
 change; where these differ by its content, so that a moved or copied one is not scored again but a
-changed one is. One that could not be read is tried again when it has changed. A torn last line (a
-crash, a full disk) is cut off. Lines are read back one by one: in memory a picture costs some
-hundred bytes.
+changed one is. One that could not be read is tried again each time: a package may be there now, or
+its folder's rights. A torn last line (a crash, a full disk) is cut off. Lines are read back one by
+one: in memory a picture costs some hundred bytes.
 Left out: the same size and time with another content.
 """
 
@@ -89,7 +89,7 @@ class Ledger:
         """
         self.path, self.by = path, by
         self.lines: dict[str, Line] = {}
-        self.contents: dict[str, str] = {}  # digest -> path of a picture that was answered
+        self.contents: dict[str, int] = {}  # digest -> place of the line of one that was answered
         self.end = 0
         path.touch()
         with path.open("rb") as file:
@@ -119,16 +119,16 @@ class Ledger:
                     row.get("error"), row.get("taken"), row.get("look"))
         self.lines[row["path"]] = line
         if line.answered:
-            self.contents[line.digest] = row["path"]
+            self.contents[line.digest] = line.place
         self.end += size
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """More lines; on disk when this returns.
+        """More lines; on disk when this returns. What failed before in the same way is none.
 
         Raises:
             UserError: the disk fails. What was there before stays.
         """
-        rows = [{**row, "by": self.by} for row in rows]
+        rows = [{**row, "by": self.by} for row in rows if not self._again(row)]
         try:
             append_rows(self.path, rows)
         except OSError as error:
@@ -137,10 +137,19 @@ class Ledger:
         for row in rows:
             self._keep(row, len(json.dumps(row)) + 1)
 
+    def _again(self, row: dict[str, Any]) -> bool:
+        """An error that is there already?"""
+        line = self.lines.get(row["path"])
+        return (line is not None and not line.answered and "look" not in row and
+                (line.error, line.stamp) == (row["error"], Stamp(row["size"], row["mtime_ns"])))
+
     def row(self, path: Path) -> dict[str, Any]:
         """The line that counts."""
+        return self._at(self.lines[str(path)].place)
+
+    def _at(self, place: int) -> dict[str, Any]:
         with self.path.open("rb") as file:
-            file.seek(self.lines[str(path)].place)
+            file.seek(place)
             return json.loads(file.readline())
 
     def missing(self, paths: Iterable[Path], tick: Callable[[int], object] = lambda n: None
@@ -150,19 +159,17 @@ class Ledger:
         todo, moved = [], []
         for path in paths:
             now, line = stamp(path), self.lines.get(str(path))
-            if line is None or line.stamp != now:
+            if line is None or line.stamp != now or not line.answered:
                 same = self.contents.get(digest(path) or "") if now.size in sizes else None
                 if same is None:
                     todo.append(path)
                 else:
-                    moved.append({**self.row(Path(same)), "path": str(path), **now._asdict()})
+                    moved.append({**self._at(same), "path": str(path), **now._asdict()})
             tick(1)
         self.add(moved)
         return todo
 
     def refuse(self, reasons: dict[Path, str]) -> None:
-        """Lines of what is no picture at all, unless they are there already."""
-        known = {name: line.error for name, line in self.lines.items()}
+        """Lines of what is no picture at all."""
         self.add({"path": str(path), "score": None, "error": reason, "hash": None,
-                  **stamp(path)._asdict()}
-                 for path, reason in reasons.items() if known.get(str(path)) != reason)
+                  **stamp(path)._asdict()} for path, reason in reasons.items())

@@ -46,7 +46,8 @@ def opened(path: Path) -> tuple[dict | None, Items]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; eval.py bench writes a predictions.jsonl")
     about, items = read_items(path)
-    return about, {name: {str(Path(image).resolve()): item for image, item in part.items()}
+    return about, {name: {str(Path(image).parent.resolve() / Path(image).name): item
+                          for image, item in part.items()}
                    for name, part in items.items() if not name.startswith("--")}
 
 
@@ -74,7 +75,7 @@ def of_set(where: str, a: dict[str, Item], b: dict[str, Item], seed: int) -> dic
     read = np.array([None not in pair for pair in zip(*pred, strict=True)])
     return {"n": len(shared), "only_a": len(a) - len(shared), "only_b": len(b) - len(shared),
             "unreadable_a": pred[0].count(None), "unreadable_b": pred[1].count(None),
-            "figures": agreements(pred, truth, read, seed) | chosen(pred, truth, seed),
+            "figures": agreements(pred, truth, read, seed) | chosen(pred, truth, read, seed),
             "moved": moved(shared, pred, truth)}
 
 
@@ -97,9 +98,13 @@ def percentiles(values: np.ndarray, n: int) -> list[float] | None:
     return between(values, n).tolist() if np.isfinite(values).any() else None
 
 
-def chosen(pred: list[list[float | None]], truth: np.ndarray, seed: int) -> dict[str, dict]:
-    """KRCC, pairs and sets: their influences' difference is resampled (choices.py)."""
-    a, b = (choices.measure(p, truth) for p in pred)
+def chosen(pred: list[list[float | None]], truth: np.ndarray, read: np.ndarray, seed: int
+           ) -> dict[str, dict]:
+    """KRCC where both are readable, pairs and sets: their influences' difference is resampled
+    (choices.py)."""
+    both = [np.where(read, np.array(p, dtype=float), np.nan) for p in pred]
+    a, b = (choices.measure(p, truth) | {"krcc": choices.pairs(x, truth)["krcc"]}
+            for p, x in zip(pred, both, strict=True))
     out = {}
     for name in ("krcc", *choices.NAMES):
         one, two, ci = a[name], b[name], None

@@ -27,6 +27,7 @@ from nanoaes.progress import say
 from nanoaes.runs import claim, keep_going
 from nanoaes.stop import Stopping
 
+EVALUATED = ("eval.json", "predictions.jsonl", "report.html")  # in a model's folder
 Item = dict[str, Any]  # "image", "truth", "pred", "text", "cut"
 
 

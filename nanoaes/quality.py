@@ -16,9 +16,8 @@ smaller set is its own batch. Left out: whether a critique is true, which needs 
 picture (`cot.Judge`; the toy's notes).
 """
 
-from collections import Counter
+import math
 from collections.abc import Sequence
-from functools import cache
 from math import comb
 
 import numpy as np
@@ -86,17 +85,16 @@ def repetition(texts: Sequence[str]) -> np.ndarray:
     Of a run that stands in d of the n texts, the share is the chance that OTHERS texts, drawn from
     the n - 1 others, have it: 1 - C(n-d, OTHERS) / C(n-1, OTHERS).
     """
-    sets = [runs(text, RUN) for text in texts]
-    seen = Counter(run for some in sets for run in some)
-    n = sum(bool(some) for some in sets)
+    # As numbers of 64 bits: a hundred thousand critiques have twenty million runs.
+    sets = [np.array([hash(run) for run in runs(text, RUN)], np.int64) for text in texts]
+    n = sum(bool(len(some)) for some in sets)
     m = min(OTHERS, n - 1)
-
-    @cache
-    def chance(d: int) -> float:
-        return 1 - comb(n - d, m) / comb(n - 1, m)
-
-    return np.array([sum(chance(seen[run]) for run in some) / len(some) if some else np.nan
-                     for some in sets])
+    _, which, seen = np.unique(np.concatenate([*sets, []]), return_inverse=True,
+                               return_counts=True)
+    chance = np.array([1 - comb(n - d, m) / comb(n - 1, m) for d in range(1, n + 1)])
+    ends = np.cumsum([len(some) for some in sets])
+    return np.array([math.fsum(some) / len(some) if len(some) else np.nan
+                     for some in np.split(chance[seen[which] - 1], ends[:-1])])
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -12,7 +12,7 @@ from nanoaes.adapters import find_base, is_adapters
 from nanoaes.errors import UserError
 
 C = TypeVar("C")
-MIB = 2**20
+SAMPLES, SAMPLE = 512, 4096  # of a weight file; bytes of each
 # Where things are, what is said, how much fits: other bits perhaps, the same run.
 MAY_CHANGE = {"run", "out", "device", "shard", "reference", "gradient_checkpointing", "save_every",
               "keep_last", "resume", "dry_run", "gpu", "gpus", "log_every", "tracker", "merge",
@@ -50,8 +50,11 @@ def as_saved(cfg: C, weights: str, state: dict[str, Any]) -> C:
 
 
 def fingerprint(path: Path) -> str:
-    """Of a model's folder: config, names and sizes of weight files, their first and last MiB; of
-    adapters also what they belong to."""
+    """Of a model's folder: config, names and sizes of weight files, SAMPLES of their bytes; of
+    adapters also what they belong to.
+
+    All over a file: it may begin and end with tensors that no training has touched.
+    """
     seen = hashlib.sha256()
     if is_adapters(path):
         seen.update(fingerprint(find_base(path)[1]).encode())
@@ -59,7 +62,9 @@ def fingerprint(path: Path) -> str:
         size = file.stat().st_size
         seen.update(f"{file.name} {size}\n".encode())
         with file.open("rb") as content:
-            seen.update(content.read(MIB))
-            content.seek(max(size - MIB, 0))
-            seen.update(content.read(MIB))
+            for place in range(0, max(size - SAMPLE, 1), max(size // SAMPLES, SAMPLE)):
+                content.seek(place)
+                seen.update(content.read(SAMPLE))
+            content.seek(max(size - SAMPLE, 0))
+            seen.update(content.read(SAMPLE))
     return seen.hexdigest()[:16]

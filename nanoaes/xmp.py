@@ -46,7 +46,7 @@ def write_sidecar(picture: Path, style: str, stars: int, dry_run: bool) -> bool:
             try:
                 file.write(PACKET.format(stars=stars).encode())
                 file.flush()
-            except OSError:
+            except BaseException:  # Ctrl-C, too
                 path.unlink()  # or half a sidecar would stay for ever
                 raise
     except FileExistsError:
@@ -59,10 +59,11 @@ def write_sidecar(picture: Path, style: str, stars: int, dry_run: bool) -> bool:
 
 def rate(stars: Iterable[tuple[Path, int]], style: str, dry_run: bool) -> tuple[int, list[Path]]:
     """Sidecars for pictures and their stars -> (written, those that were there already)."""
-    written, there = 0, []
+    new, there = set(), []  # of a dry run, too: photo.jpg and photo.raw share one
     for picture, n in stars:
-        if write_sidecar(picture, style, n, dry_run):
-            written += 1
+        path = sidecar(picture, style)
+        if path not in new and write_sidecar(picture, style, n, dry_run):
+            new.add(path)
         else:
-            there.append(sidecar(picture, style))
-    return written, there
+            there.append(path)
+    return len(new), there

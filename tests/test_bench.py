@@ -175,6 +175,20 @@ def test_a_place_that_cannot_be_written_is_told_first(album: Path, tmp_path: Pat
     assert asked == []
 
 
+def test_a_disk_that_is_full_at_the_end_costs_no_figure(album: Path, tmp_path: Path, readable,
+                                                        capsys, monkeypatch) -> None:
+    out = tmp_path / "eval.json"
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(eval_script, "write_json", full)
+    with pytest.raises(UserError, match="eval.json cannot be written .*No space left.* goes on"):
+        eval_script.bench(options(album, out))
+    assert capsys.readouterr().out.count("PLCC") and not out.exists()
+    assert len(read_items(beside(out)[0])[1]) == 2
+
+
 def test_calibrated_on_a_few_labels(album: Path, tmp_path: Path, readable, asked: list[int],
                                     capsys) -> None:
     """Judged by the others; with other labels only those are asked for."""

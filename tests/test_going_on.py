@@ -65,7 +65,9 @@ def test_going_on_is_going_past(after: int, whole: tuple[Path, Path], tmp_path: 
     shutil.copytree(run, again)
     for step in range(after + 1, 7):  # as if the run had died before them
         shutil.rmtree(again / "resume" / f"step-{step:06d}", ignore_errors=True)
+    (again / "rapo" / "eval.json").write_text("figures")  # of eval.py bench
     train_rapo.main(options(root, again, resume=True))
+    assert (again / "before-1" / "rapo-eval.json").read_text() == "figures"
     assert f"going on after step {after}" in capsys.readouterr().out
     rows, answers = story(again)
     assert [row["step"] for row in rows] == list(range(7))
@@ -73,7 +75,7 @@ def test_going_on_is_going_past(after: int, whole: tuple[Path, Path], tmp_path: 
     assert (rows, answers) == story(run)
     for part in (Path("resume") / "step-000006", Path("rapo")):
         assert weights(again / part) == weights(run / part) != []
-    assert not list(again.glob("before-*"))
+    assert [p.name for p in again.glob("before-*/*")] == ["rapo-eval.json"]
 
 
 def test_without_a_state_a_resume_begins(whole: tuple[Path, Path], tmp_path: Path) -> None:
@@ -140,13 +142,16 @@ def test_a_cold_start_that_goes_on_is_one_that_went_past(after: int, whole: tupl
                     cot=str(tmp_path / "cot.jsonl"), save_every=2, keep_last=9, device="cpu")
     train_sft.main(cfg)
     shutil.copytree(tmp_path / "run", tmp_path / "again")
+    (tmp_path / "again" / "sft" / "eval.json").write_text("figures")
     for step in range(after + 1, 5):
         shutil.rmtree(tmp_path / "again" / "sft_resume" / f"step-{step:06d}", ignore_errors=True)
     train_sft.main(replace(cfg, run=str(tmp_path / "again"), resume=True))
     assert [r["step"] for r in read_rows(tmp_path / "again" / "sft_metrics.jsonl")] == [1, 2, 3, 4]
     for file in ("sft_metrics.jsonl", "sft/model.safetensors"):
         assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
-    assert (after == 0) == any((tmp_path / "again").glob("before-*"))
+    moved = {p.name for p in (tmp_path / "again").glob("before-1/*")}
+    assert moved == ({"sft", "sft_resume", "sft_metrics.jsonl"} if after == 0 else
+                     {"sft-eval.json"})
 
 
 def test_a_signal_ends_the_step_saves_and_says_so(whole: tuple[Path, Path], tmp_path: Path

@@ -46,7 +46,7 @@ def test_what_was_added_is_read_again(out: Path, files: list[Path]) -> None:
     first = begun(out, files)
     again = Ledger(out, "rapo@1")
     assert again.lines == first.lines and again.end == first.end == out.stat().st_size
-    assert again.missing(files) == [] and len(read_rows(out)) == 3
+    assert again.missing(files) == files[2:] and len(read_rows(out)) == 3
     for ledger in (first, again):
         assert [ledger.row(path) for path in files] == read_rows(out)
         assert [ledger.lines[str(path)].answered for path in files] == [True, True, False]
@@ -67,7 +67,7 @@ def test_a_last_line_without_its_break_counts(out: Path, files: list[Path]) -> N
     whole = begun(out, files)
     out.write_bytes(out.read_bytes()[:-1])
     again = Ledger(out, "rapo@1")
-    assert again.missing(files) == [] and again.lines == whole.lines
+    assert again.missing(files) == files[2:] and again.lines == whole.lines
     again.add([answered(files[0], 0.2)])
     assert len(read_rows(out)) == 4 and again.row(files[0])["score"] == 0.2
 
@@ -84,15 +84,33 @@ def test_a_changed_picture_is_missing_and_a_touched_one_is_not(out: Path, files:
     ledger = begun(out, files)
     os.utime(files[0], ns=(1, 1))
     files[1].write_bytes(b"other content")
-    assert ledger.missing(files) == [files[1]]
+    assert ledger.missing(files) == files[1:]
     assert ledger.row(files[0]) == {**answered(files[0], 0.1), "by": "rapo@1"}
     ledger.add([answered(files[1], 0.9)])
     again = Ledger(out, "rapo@1")  # the last line of a path counts
-    assert again.missing(files) == [] and again.lines[str(files[1])].score == 0.9
+    assert again.missing(files) == files[2:] and again.lines[str(files[1])].score == 0.9
     assert len(read_rows(out)) == 5
     same = files[0].read_bytes()
     files[0].write_bytes(same[::-1])  # as long as before: only its content tells
-    assert again.missing(files) == [files[0]]
+    assert again.missing(files) == [files[0], files[2]]
+
+
+def test_a_copy_is_of_what_was_scored_not_of_what_stands_there_now(out: Path, files: list[Path]
+                                                                   ) -> None:
+    """A duplicate is edited, then the original duplicated again."""
+    first, second, third = (files[0].with_name(f"{i}.jpg") for i in range(3))
+    first.write_bytes(b"original")
+    ledger = Ledger(out, "rapo@1")
+    ledger.add([answered(first, 0.3)])
+    shutil.copy(first, second)
+    assert ledger.missing([first, second]) == []
+    second.write_bytes(b"better!!")
+    ledger.add([answered(second, 0.9)])
+    shutil.copy(first, third)
+    for known in (ledger, Ledger(out, "rapo@1")):
+        assert known.missing([first, second, third]) == []
+        assert [known.row(path)["score"] for path in (first, second, third)] == [0.3, 0.9, 0.3]
+        assert known.row(third)["hash"] == digest(third)
 
 
 def test_a_moved_or_copied_picture_keeps_its_score(out: Path, files: list[Path]) -> None:
@@ -108,9 +126,16 @@ def test_a_moved_or_copied_picture_keeps_its_score(out: Path, files: list[Path])
     assert ledger.row(moved)["critique"] == "b.jpg" and ledger.row(moved)["mtime_ns"] == 5
 
 
-def test_what_could_not_be_read_is_tried_again_when_it_has_changed(out: Path, files: list[Path]
-                                                                   ) -> None:
+def test_what_could_not_be_read_is_tried_again(out: Path, files: list[Path]) -> None:
+    """Its error may have said: install a package. Listed once, as long as it says the same."""
     ledger = begun(out, files)
+    for _ in range(2):
+        assert ledger.missing(files) == files[2:]
+        ledger.add([unread(files[2])])
+    assert len(read_rows(out)) == 3
+    ledger.add([{**unread(files[2]), "error": "another"}])
+    assert len(read_rows(out)) == 4 and ledger.lines[str(files[2])].error == "another"
+    ledger.add([answered(files[2], 0.7)])
     assert ledger.missing(files) == []
     files[2].write_bytes(b"mended")
     assert ledger.missing(files) == [files[2]]
@@ -132,7 +157,7 @@ def test_what_is_no_picture_is_listed_once(out: Path, files: list[Path]) -> None
 
 def test_scores_of_another_model_or_another_file_are_refused(out: Path, files: list[Path]) -> None:
     begun(out, files)
-    assert Ledger(out, "renamed@1").missing(files) == []  # the model's files, not its folder's name
+    assert Ledger(out, "renamed@1").missing(files) == files[2:]  # whatever its folder's name
     with pytest.raises(UserError, match="scores by rapo@1, this is rapo@2.*another --out"):
         Ledger(out, "rapo@2")
     for line in ('{"step": 3}', "[]", "words"):

@@ -99,6 +99,36 @@ def test_only_what_both_have_is_compared(tmp_path: Path) -> None:
             stats.pearsonr(pred, truth[[2, 4, 5]]).statistic)
 
 
+def test_correlations_are_of_what_both_could_be_read_of(tmp_path: Path) -> None:
+    """Who leaves the hard pictures unanswered orders no better what is left; it chooses worse."""
+    truth = np.random.default_rng(0).random(N)
+    pred = [float(x) for x in truth]
+    for i in range(0, N, 2):
+        pred[i] = 1 - pred[i]
+    a = write(tmp_path / "a.jsonl", pred)
+    b = write(tmp_path / "b.jsonl", [None if i % 2 == 0 else x for i, x in enumerate(pred)])
+    figures = paired.compared(a, b)["sets"]["AVA"]["figures"]
+    for key in ("plcc", "srcc", "krcc"):
+        assert figures[key]["a"] == figures[key]["b"] == pytest.approx(1)
+        assert figures[key]["difference"] == 0
+    assert figures["pairs"]["difference"] < 0
+
+
+def test_two_names_of_one_file_are_two_pictures(tmp_path: Path) -> None:
+    """A set with duplicates in a store that links each name to its content; and a linked folder."""
+    (tmp_path / "blob").write_bytes(b"pixels")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    for i in range(2):
+        (tmp_path / "data" / f"{i}.jpg").symlink_to(tmp_path / "blob")
+    for folder, file in (("data", "a.jsonl"), ("link", "b.jsonl")):
+        (tmp_path / file).write_text("".join(json.dumps(
+            {"set": "AVA", "image": str(tmp_path / folder / f"{i}.jpg"), "truth": i / 2,
+             "pred": 0.1}) + "\n" for i in range(2)))
+    part = paired.compared(tmp_path / "a.jsonl", tmp_path / "b.jsonl")["sets"]["AVA"]
+    assert (part["n"], part["only_a"], part["only_b"]) == (2, 0, 0)
+
+
 @pytest.mark.parametrize("pred", [[0.5] * 6, [0.3, 0.4]])
 def test_what_is_undefined_has_no_difference(tmp_path: Path, pred: list[float]) -> None:
     a, b = (write(tmp_path / f"{x}.jsonl", pred) for x in "ab")

@@ -4,6 +4,7 @@ import csv
 import xml.etree.ElementTree as ET
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,6 +163,24 @@ def test_a_critique_by_its_headings() -> None:
     for none in ("harsh exposure, plain color: a weak picture.", "The color: none"):
         assert set(by_dimension(none).values()) == {""}
     assert by_dimension("Color: a\nColor: b")["Color"] == "a"
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_two_pictures_that_share_a_sidecar_are_one_of_it(tmp_path: Path, dry: bool) -> None:
+    both = [(tmp_path / "a.jpg", 4), (tmp_path / "a.png", 3)]
+    assert rate(both, "lightroom", dry) == (1, [tmp_path / "a.xmp"])
+    assert rate(both, "darktable", dry) == (2, [])
+
+
+def test_no_half_sidecar_stays_behind(tmp_path: Path, monkeypatch) -> None:
+    """Ctrl-C while it is written: it would be taken for a person's."""
+    def interrupt(**_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nanoaes.xmp.PACKET", SimpleNamespace(format=interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_sidecar(tmp_path / "a.jpg", "darktable", 4, False)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("style, name", [("darktable", "a.b.JPG.xmp"), ("lightroom", "a.b.xmp")])

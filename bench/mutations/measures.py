@@ -23,7 +23,14 @@ MEASURES = {
           "return np.percentile(", "choices"),
         M("further terms have no variance", " * np.sqrt(1 + 1 / freedom)", "", "choices"),
     ],
+    "nanoaes/same.py": [
+        M("a file's beginning and end alone",
+          "for place in range(0, max(size - SAMPLE, 1), max(size // SAMPLES, SAMPLE)):",
+          "for place in (0,):", "same"),
+    ],
     "nanoaes/paired.py": [
+        M("KRCC of each one's own pictures", ' | {"krcc": choices.pairs(x, truth)["krcc"]}', "",
+          "paired"),
         M("A - B", "difference\": b - a", "difference\": a - b", "paired"),
         M("strangers' draws", "drawn_a, drawn_b = (resamples(one, y, seed) for one in x)",
           "drawn_a, drawn_b = (resamples(one, y, seed + i) for i, one in enumerate(x))", "paired"),
@@ -125,8 +132,13 @@ MEASURES = {
           "found"),
     ],
     "nanoaes/ledger.py": [
-        M("a changed picture is not scored again", "if line is None or line.stamp != now:",
-          "if line is None:", "ledger"),
+        M("a copy has the first line's score", "self.contents[line.digest] = line.place",
+          "self.contents[line.digest] = 0", "ledger"),
+        M("what failed is never tried again", " or not line.answered:", ":", "ledger"),
+        M("what fails again is listed again", "for row in rows if not self._again(row)]",
+          "for row in rows]", "ledger"),
+        M("a changed picture is not scored again", "if line is None or line.stamp != now or",
+          "if line is None or", "ledger"),
         M("a moved picture is scored again",
           'same = self.contents.get(digest(path) or "") if now.size in sizes else None',
           "same = None", "ledger"),
@@ -163,6 +175,7 @@ MEASURES = {
     ],
     "nanoaes/xmp.py": [
         M("a sidecar is replaced", 'path.open("xb")', 'path.open("wb")', "standing"),
+        M("half a sidecar stays", "except BaseException:", "except OSError:", "standing"),
         M("a dry run writes", "if dry_run:", "if False:", "standing"),
     ],
     "nanoaes/targets.py": [
