@@ -1,7 +1,7 @@
 """AesCoT: scored pictures -> critiques that explain the score, filtered and balanced.
 
     python build_cot.py            the toy world, its rule-based teacher
-    python build_cot.py --run runs/mine --train csv:photos.csv@1-5 --target 3000 \\
+    python build_cot.py --preset paper --run runs/mine --train csv:photos.csv@1-5 \\
         --teacher http://localhost:8000/v1 --teacher_model NAME
     python build_cot.py --help     all options
 
@@ -42,6 +42,7 @@ from nanoaes.teachers import ChatJudge, ChatTeacher
 from nanoaes.toy import road as toy
 from nanoaes.toy.teacher import ToyJudge, ToyTeacher
 from nanoaes.toy.world import read_attributes
+from nanoaes.unfit import REFUSED
 
 NOBODY = 20  # first questions that all have no answer: whoever is asked is not there
 # Less than this share kept of so many: more pictures would cost more of the same.
@@ -147,10 +148,12 @@ def work(example: Example, row: dict[str, Any] | None, desk: Desk) -> dict[str, 
         row: what is known of it; its critique stays.
     """
     try:
+        if row and row["why"].get("unfit") == REFUSED:  # it stays one, whoever judges
+            raise Refused(row["critique"])
         critique = row["critique"] if row else desk.teacher.write(example.image, example.score)
         checked = check(critique, example.image, example.score, desk.judge, desk.extra)
     except Refused as error:
-        critique, checked = str(error), Checked({"unfit": "a refusal"})
+        critique, checked = str(error), Checked({"unfit": REFUSED})
     except NoAnswer as error:
         return error
     spent = [chat.spent.take() for chat in desk.chats] + [(row or {}).get("tokens", {})]
@@ -228,7 +231,7 @@ def desk_of(cfg: CoTConfig, run: Path) -> Desk:
     teacher = chat_of(cfg, cfg.teacher, cfg.teacher_model, "TEACHER_API_KEY", halt)
     judge, same = teacher, not cfg.judge
     if cfg.judge or cfg.judge_model:
-        key = "TEACHER_API_KEY" if same and "JUDGE_API_KEY" not in os.environ else "JUDGE_API_KEY"
+        key = "TEACHER_API_KEY" if same else "JUDGE_API_KEY"  # a key goes to its own server only
         judge = chat_of(cfg, cfg.judge or cfg.teacher, cfg.judge_model, key, halt)
     chats = (teacher,) if judge is teacher else (teacher, judge)
     return Desk(ChatTeacher(teacher), ChatJudge(judge), filters_of(cfg, EXTRA), chats,

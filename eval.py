@@ -262,7 +262,11 @@ def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
     overlap.warn([e.image for e in seen],
                  {name: [e.image for e in part] for name, (_, part) in tests.items()}, cfg.overlap)
     examples, held = hold_out(seen, cfg.heldout)
-    return examples, {name: ("in", part) for name, part in by_dataset(held).items()}, tests
+    held = {name: ("in", part) for name, part in by_dataset(held).items()}
+    named = {**{f"{name}, held out": part for name, part in held.items()}, **tests}
+    overlap.warn_of_learned(Path(cfg.model), {
+        name: [e.image for e in part] for name, (_, part) in named.items()})
+    return examples, held, tests
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ from nanoaes.dry_run import planned, settled
 from nanoaes.errors import at
 from nanoaes.evaluation import STAGES_READ, Best, compare_stages, recorded
 from nanoaes.graphs import Graphs
-from nanoaes.hub import find_folder
 from nanoaes.inputs import Prompts
 from nanoaes.judge import describe, judge
 from nanoaes.logprob import fused_token_loss
@@ -48,7 +47,7 @@ from nanoaes.rapo import Tokens, add, advantages, rapo_loss, rollout_gap, token_
 from nanoaes.resume import Saves
 from nanoaes.rollout import Rollouts, rollout
 from nanoaes.runs import claim, keep_going, need_room, refuse_overwrite
-from nanoaes.same import as_saved, fingerprint
+from nanoaes.same import as_saved, began_with
 from nanoaes.sampler import StepSampler
 from nanoaes.sampling import uniforms
 from nanoaes.schedule import learning_rate, total_steps
@@ -231,15 +230,15 @@ def prepare(cfg: RAPOConfig, run: Path, claimed: ExitStack, processes: int
     sets = pictures(cfg, run)
     StepSampler([e.dataset for e in sets[0]], cfg.images)
     stages = cold_start(cfg, run)
-    weights = fingerprint(find_folder(stages["cold start"]))
+    begun = began_with(stages["cold start"], [(e.image, e.score) for e in sets[0]])
     state = Saves(run / "resume", cfg.keep_last).facts() if cfg.resume else None
     if state:
         recorded(run / "rapo")
-        cfg = as_saved(cfg, weights, state)
+        cfg = as_saved(cfg, begun, state)
     cfg = settled(cfg, stages["cold start"], cfg.reference_kept, processes=processes, script="rapo",
                   tested=max(len(examples) for _, examples in sets[2].values()))
     return sets, stages, cfg, Saves(run / "resume", cfg.keep_last, cfg.save_every,
-                                    {"options": asdict(cfg), "weights": weights})
+                                    {"options": asdict(cfg), **begun})
 
 
 def make_room(cfg: RAPOConfig, run: Path, models: Models, saves: Saves) -> int:

@@ -29,16 +29,16 @@ from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit
 from nanoaes.critiques import read_critiques, split_scale
 from nanoaes.datasets import Example, check_images
 from nanoaes.dry_run import planned, settled
-from nanoaes.hub import find_folder
 from nanoaes.index import Index
 from nanoaes.models import load_models, write_merged
+from nanoaes.overlap import write_learned
 from nanoaes.parallel import by_first, enough, first, share, size
 from nanoaes.predictions import EVALUATED
 from nanoaes.progress import say
 from nanoaes.prompt import UNIT
 from nanoaes.resume import Saves
 from nanoaes.runs import claim, keep_going, need_room, refuse_foreign, refuse_overwrite
-from nanoaes.same import as_saved, fingerprint
+from nanoaes.same import as_saved, began_with
 from nanoaes.schedule import cosine
 from nanoaes.script import run_script
 from nanoaes.sft import Lesson, Trained, fit
@@ -64,6 +64,7 @@ def main(cfg: SFTConfig) -> Path:
         if first():
             with publish(out) as folder:
                 models.speaker.save(folder)
+                write_learned(folder, [path for path, _ in critiques])
         if cfg.lora_rank and cfg.merge:
             by_first(partial(write_merged, cfg, out, out.with_name(f"{out.name}_merged")))
     told = f", token entropy {last['entropy']:.3f} nats" if last else ""  # or all was done before
@@ -86,13 +87,13 @@ def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack, processes:
     recover(out)
     critiques = lessons_of(cfg, run)
     start = Path(cfg.model) if cfg.model else build_backbone(run / "backbone", cfg.seed)
-    weights = fingerprint(find_folder(start))
+    begun = began_with(start, critiques)
     state = Saves(run / STATES, cfg.keep_last).facts() if cfg.resume else None
     if state:
-        cfg = as_saved(cfg, weights, state)
+        cfg = as_saved(cfg, begun, state)
     cfg = settled(cfg, start, processes=processes, script="sft")
     return critiques, start, cfg, Saves(run / STATES, cfg.keep_last, cfg.save_every,
-                                        {"options": asdict(cfg), "weights": weights})
+                                        {"options": asdict(cfg), **begun})
 
 
 def make_room(cfg: SFTConfig, run: Path, out: Path, vlm: VLM, saves: Saves) -> None:
@@ -164,7 +165,9 @@ def lessons_of(cfg: SFTConfig, run: Path) -> list[tuple[Path, str]]:
     cot, scale = split_scale(cfg.cot) if cfg.cot else (run / "cot.jsonl", UNIT)
     if cfg.cot and not cot.is_file():
         raise OptionError(f"--cot {cot}: no such file; build_cot.py makes one")
-    found = read_critiques(cot if cot.is_file() else build_cot.main(inherit(CoTConfig, cfg)), scale)
+    if not (cfg.cot or cot.with_name("cot_card.json").is_file()):  # it is written last
+        build_cot.main(inherit(CoTConfig, cfg))
+    found = read_critiques(cot, scale)
     examples = [Example(c.image, c.score, None, cot.stem, scale) for c in found]
     whole = {e.image for e in check_images(examples, cfg.bad_images, Index(run))}
     return [(c.image, c.answer) for c in found if c.image in whole]

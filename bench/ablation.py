@@ -50,7 +50,8 @@ def run_one(name: str, seed: int, root: Path, steps: int) -> None:
     """One row of one seed, in this process; leaves result.json."""
     row, base, run = ROWS[name], root / f"seed{seed}", folder(root, name, seed)
     run.mkdir(parents=True, exist_ok=True)
-    for part in ("world", "backbone", "cot.jsonl", *["sft"] * (row.epochs is None)):
+    shared = ["world", "backbone", "cot.jsonl", "cot_card.json"]
+    for part in shared + ["sft"] * (row.epochs is None):
         if not (run / part).exists():
             (run / part).symlink_to((base / part).resolve())
     if row.epochs == 0 and not (run / "sft").exists():

@@ -81,6 +81,8 @@ def read_critiques(file: Path, scale: Scale = UNIT) -> list[Critique]:
         try:
             if _kept(row):
                 found.append(_critique(row, file, scale))
+                if row.keys() >= OWN and scale != UNIT:
+                    raise ValueError("build_cot.py's own row, whose score is on 0-1; leave out @…")
                 if not row.keys() >= OWN:
                     foreign.append((place, critique_of(found[-1].answer)))
         except _Skip as why:

@@ -136,7 +136,7 @@ class Endpoint:
             before = time.monotonic()
             if tries >= self.tries or number >= PATIENCE * self.tries:
                 raise self._last(found, began, number)
-            if found.after is None:
+            if not found.after:  # a 0 is no reason to hurry
                 late = min(self.pause * 2 ** min(number - 1, 30), LONGEST)
                 self.turns.wait(late * random.uniform(0.5, 1.0))
             else:

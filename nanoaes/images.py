@@ -75,7 +75,10 @@ def open_image(path: Path) -> Image.Image:
     if head.startswith(b"\xff\xd8\xff"):
         return JpegImageFile(path)
     try:
-        return Image.open(path)
+        image = Image.open(path)
+        if isinstance(image, TiffImageFile):
+            image.filename = ""  # or Pillow maps the file, a turned one at its turned size (13.0)
+        return image
     except UnidentifiedImageError:
         if head[4:8] != b"ftyp" or head[8:12] not in HEIF:
             raise

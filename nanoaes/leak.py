@@ -91,6 +91,8 @@ _OF_HOW_MANY = (
     r"\d (?:sur|von|de|di|su|из|من|از|van|od) (?:10|100|5|20)\b",
     rf"\b{_WORD} (?:thirds|quarters|fifths) of the (?:maximum|full|possible|total)\b",
     rf"{_N}\s+(?:out of|of|from|de|di|su|из)\s+{_MOST}(?:\s+(?:stars|points|marks)\b|{_END})",
+    rf"\b[\w.,]+[ -]out[ -]of[ -](?:a[ -]possible[ -])?{_MOST}[ -](?:picture|image|photo\w*|shot"
+    r"|effort|work|composition|frame|capture|result)\b",
     rf"\b{_WORD}[ -]tenths?\b(?! of a second)",
     r"(?:%|percent|per cent|in ten|of ten) (?:of )?(?:all )?(?:the )?(?:other )?(?:pictures|images"
     r"|photo\w*|entries)\b",
@@ -137,6 +139,10 @@ _TALK = (
     r"\b(?:rated|ratings?|raters?|ground truth|mos|mean opinion)\b",
     r"\b(?:voters|votes?|viewers|people|jury) (?:gave|averaged?|awarded|scored"
     rf"|(?:were|was) (?:mostly|mixed|{_N}|\w+s\b))",
+    r"\b(?:people|viewers|many|most|others|raters|i|would|i['’]d) (?:would |will |might )?rates?\b"
+    r"(?! of\b)",
+    r"\b(?:people|viewers|many|most|others)\b(?: \w+){0,3} (?:have |had )?judged\b(?! by\b)",
+    r"\b(?:their|people['’]s|viewers['’]?) (?:mean|average|judge?ment)\b",
     r"\bscor(?:es?|ed|ing)\b|\bannotat\w+|\blabel says\b|\baccording to the label\b",
     r"\b(?:final|overall) mark\b|\bmark (?:is|in the \w+ies)\b",
     r"\branked\b|\branking\b|\btop (?:third|half|quarter) of the (?:set|list)\b",

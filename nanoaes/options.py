@@ -73,6 +73,10 @@ def parse(cls: type[C], argv: list[str] | None = None, verb: str = "") -> C:
         if values.get("epochs"):
             raise OptionError("--steps and --epochs say the same in two ways; give one")
         values["epochs"] = 0.0  # or a preset's would win
+    if "per_level" in values:
+        if values.get("target"):
+            raise OptionError("--per_level and --target say how many in two ways; give one")
+        values["target"] = 0
     return cls(**preset | values)
 
 

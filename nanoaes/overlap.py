@@ -5,6 +5,7 @@ and TAD66K took theirs where AVA did. A file is the same by its place on the dis
 or folder that leads there; a copy by name and size. On request a picture is the same by how it
 looks, saved anew or smaller; that decodes all of them. A difference hash alone takes any two small
 things on white for the same, so rough colours have to agree as well.
+A cold start leaves a list of its pictures beside its model; RAPO asks the same of them.
 Left out: crops, mirrored ones, other exposures: other pictures to this eye.
 """
 
@@ -16,11 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nanoaes.checkpoint import write_whole
 from nanoaes.images import difference_hash, load_image
 from nanoaes.progress import progress, say
 
 SIDE = 16  # a hash compares so many neighbours in each of so many rows
 NEAR = 16  # of its 256 bits may differ
+LEARNED = "learned.txt"
 LEVELS = 4  # of 255, by which 8 x 8 spots of colour may differ on average
 
 
@@ -38,10 +41,29 @@ def warn(train: Sequence[Path], tests: dict[str, Sequence[Path]], by: str = "nam
         same = {path for path in paths if not files.isdisjoint(_keys(path))}
         if looks is not None:
             same |= _alike(paths, looks)
-        if same:
-            first = next(path for path in paths if path in same)
-            say(f"warning: {name}: {len(same)} of {len(paths)} test pictures are training pictures "
-                f"too, {first} the first; take them out of one of both")
+        _tell(name, paths, same, "training pictures")
+
+
+def write_learned(folder: Path, paths: Iterable[Path]) -> None:
+    """The pictures of a cold start, beside its model: size and name."""
+    names = dict.fromkeys(_keys(path)[1] for path in paths)
+    write_whole(folder / LEARNED, (f"{size} {name}\n" for name, size in names))
+
+
+def warn_of_learned(folder: Path, sets: dict[str, Sequence[Path]]) -> None:
+    """As `warn`, of what the cold start in that folder has learned, if it has left a list."""
+    file = folder / LEARNED
+    known = set(file.read_text("utf-8").splitlines()) if file.is_file() else ()
+    for name, paths in sets.items():
+        same = {p for p in paths if "{1} {0}".format(*_keys(p)[1]) in known}
+        _tell(name, paths, same, "pictures of the cold start")
+
+
+def _tell(name: str, paths: Sequence[Path], same: set[Path], what: str) -> None:
+    if same:
+        first = next(path for path in paths if path in same)
+        say(f"warning: {name}: {len(same)} of {len(paths)} pictures are {what} too, {first} the "
+            "first; take them out of one of both")
 
 
 def _keys(path: Path) -> tuple[tuple, tuple]:

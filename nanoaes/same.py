@@ -4,12 +4,14 @@ Left out: the pictures' contents; a hash of a hundred thousand files would cost 
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nanoaes.adapters import find_base, is_adapters
 from nanoaes.errors import UserError
+from nanoaes.hub import find_folder
 
 C = TypeVar("C")
 SAMPLES, SAMPLE = 512, 4096  # of a weight file; bytes of each
@@ -35,17 +37,29 @@ def check_same(saved: dict[str, Any], now: dict[str, Any]) -> None:
                         "they were saved or choose another --run")
 
 
-def as_saved(cfg: C, weights: str, state: dict[str, Any]) -> C:
+def began_with(model: Path, lessons: Iterable[tuple[Path, float | str]]) -> dict[str, str]:
+    """"weights" and "pictures" of a run: model and what it learns from, for its states.
+
+    Args:
+        lessons: pictures in order, of which the names count, each with its score or answer.
+    """
+    seen = hashlib.sha256()
+    for image, learned in lessons:
+        seen.update(f"{image.name}\0{learned!r}\n".encode(errors="surrogateescape"))
+    return {"weights": fingerprint(find_folder(model)), "pictures": seen.hexdigest()[:16]}
+
+
+def as_saved(cfg: C, begun: dict[str, str], state: dict[str, Any]) -> C:
     """The options of a run that goes on; where they leave the micro-batch open, the saved one.
 
     Args:
-        weights: `fingerprint` of the model that it began with.
-        state: what was saved: its "options" and "weights".
+        begun: as `began_with` returns.
+        state: what was saved: the same, and its "options".
     Raises:
         UserError: as `check_same`.
     """
-    now = {**vars(cfg), "weights": weights}
-    check_same({**state["options"], "weights": state["weights"]}, now)
+    now = {**vars(cfg), **begun}
+    check_same({**state["options"], **{name: state.get(name) for name in begun}}, now)
     return replace(cfg, **{name: now[name] or state["options"][name] for name in AS_SAVED_IF_ZERO})
 
 

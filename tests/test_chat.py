@@ -119,9 +119,11 @@ def test_asked_again(name: str) -> None:
         assert talker.count == 6 and asked.spent.take()["requests"] == 3
 
 
-def test_later_each_time() -> None:
-    """Random between a half and the whole of pause, twice pause, and so on."""
-    with Talker(answers, in_turn(*[status(500)] * 4)) as talker:
+@pytest.mark.parametrize("after", [None, "0", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_later_each_time(after: str | None) -> None:
+    """Random between a half and the whole of pause, twice pause, and so on; also where a server
+    that is overloaded says: at once."""
+    with Talker(answers, in_turn(*[status(500, retry_after=after)] * 4)) as talker:
         endpoint(talker, pause=0.08).ask(Question("?"))
     at = [heard.at for heard in talker.heard]
     for number, (before, after) in enumerate(zip(at, at[1:], strict=False)):

@@ -96,6 +96,10 @@ def test_paper_preset_and_options_beside_it() -> None:
     assert parse(RAPOConfig, ["--preset", "paper", "--steps", "3"]).epochs == 0  # 3 steps it is
     with pytest.raises(OptionError, match="give one"):
         parse(RAPOConfig, ["--steps", "3", "--epochs", "2"])
+    few = parse(CoTConfig, ["--preset", "paper", "--per_level", "5"])
+    assert (few.per_level, few.target) == (5, 0)
+    with pytest.raises(OptionError, match="give one"):
+        parse(CoTConfig, ["--per_level", "5", "--target", "30"])
 
 
 @pytest.mark.parametrize("cls", [CoTConfig, SFTConfig, RAPOConfig, EvalConfig, ScoreConfig])

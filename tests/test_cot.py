@@ -246,6 +246,28 @@ def test_a_refusal_is_a_row_and_not_asked_for_again(tmp_path: Path) -> None:
     row = rows_of(out)[0]
     assert row["unfit"] and not row["kept"] and row["critique"] == "I would rather not."
     assert teacher.written == ["aa.jpg", "ab.jpg"]
+    judge = Moody()
+    judge.name = "another"  # reads what there is again, and a refusal is none of it
+    build_cot.collect(examples, build_cot.Desk(teacher, judge), out)
+    row = rows_of(out)[0]
+    assert (row["judge"], row["unfit"], row["kept"]) == ("another", True, False)
+    assert row["critique"] == "I would rather not." and teacher.written == ["aa.jpg", "ab.jpg"]
+
+
+def test_a_judge_on_the_teachers_server_has_the_teachers_key(monkeypatch) -> None:
+    """And the key of another vendor, which happens to be there, is not sent to it."""
+    used = {}
+    monkeypatch.setattr(build_cot, "Endpoint", lambda where, model, key, **more: used.update(
+        {model: key}))
+    monkeypatch.setenv("TEACHER_API_KEY", "one")
+    monkeypatch.setenv("JUDGE_API_KEY", "two")
+    for judge, key in (("", "one"), ("http://b/v1", "two")):
+        cfg = build_cot.CoTConfig(teacher="http://a/v1", teacher_model="t", judge=judge,
+                                  judge_model="j")
+        monkeypatch.setattr(build_cot, "ChatTeacher", lambda chat: chat)
+        monkeypatch.setattr(build_cot, "ChatJudge", lambda chat: chat)
+        build_cot.desk_of(cfg, Path("."))
+        assert used == {"t": "one", "j": key}
 
 
 def test_nobody_there_ends_the_run_soon(tmp_path: Path) -> None:

@@ -144,6 +144,13 @@ def test_pictures_lie_beside_the_list_or_where_the_toys_once_did(tmp_path: Path,
     assert read_critiques(file)[0].image == (tmp_path / "run/a/1.png").resolve()
 
 
+def test_a_scale_behind_the_projects_own_list_is_refused(tmp_path: Path) -> None:
+    """Its scores are on 0-1; a tenth of each would be learned in silence."""
+    file = written(tmp_path, [{**BARE, "kept": True, "leak": False}])
+    with pytest.raises(DataError, match="line 1: build_cot.py's own row.* on 0-1; leave out @"):
+        read_critiques(file, (0, 10))
+
+
 def test_the_cold_start_reads_its_option(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     pictures(1)[0].save(tmp_path / "a/1.png")
@@ -156,6 +163,26 @@ def test_the_cold_start_reads_its_option(tmp_path: Path) -> None:
         train_sft.lessons_of(SFTConfig(model="m", cot="no.jsonl@1-5"), tmp_path)
 
 
+def test_the_toys_own_list_is_finished_before_it_is_learned(tmp_path: Path, monkeypatch) -> None:
+    """A run that died while it was written leaves a part of it, and no card."""
+    for i, picture in enumerate(pictures(3)):
+        picture.save(tmp_path / f"{i}.png")
+    rows = [json.dumps({**BARE, "image": f"{i}.png", "kept": True, "leak": False}) + "\n"
+            for i in range(3)]
+    cot, asked = tmp_path / "cot.jsonl", []
+
+    def finish(cfg: object) -> None:
+        asked.append(cfg)
+        cot.write_text("".join(rows))
+        (tmp_path / "cot_card.json").write_text("{}")
+
+    monkeypatch.setattr(train_sft.build_cot, "main", finish)
+    cot.write_text(rows[0])
+    for _ in range(2):
+        assert len(train_sft.lessons_of(SFTConfig(run=str(tmp_path)), tmp_path)) == 3
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("text", [
     "I'm sorry, I can't help with that.", "I’m really sorry, but I cannot assist.",
     "Sorry, I can't.", "Unfortunately, I am unable to view images.",
@@ -163,7 +190,11 @@ def test_the_cold_start_reads_its_option(tmp_path: Path) -> None:
     "As an AI language model, I have no eyes.", "I can't see the image.", "抱歉,我无法评价。",
     "I don't have access to the picture.", "My apologies, but I can't analyze it.",
     "The light is soft. As an AI, I cannot judge it.", "  I won't rate people.",
-    "Lo siento, no puedo."])
+    "Lo siento, no puedo.", "I'm afraid I can't help with that.", "No image was provided.",
+    "I cannot write a critique of this image.", "I can't create a detailed critique of it.",
+    "I'm unable to identify people in photos.", "Sorry, this image can't be processed.",
+    "I won't be able to help with that request.", "The picture was not attached.",
+    "This photo could not be loaded."])
 def test_a_refusal(text: str) -> None:
     assert unfit(text) == "a refusal"
 
@@ -173,6 +204,9 @@ def test_a_refusal(text: str) -> None:
     "It looks sorry for itself.", "The sorry state of the barn is the point.",
     "It reads as an AI render.",
     "I am not able to find a focal point.", "Unfortunately, the horizon tilts.", "a < b, I <3 it",
+    "The picture is opened by a strip of light.",
+    "I'm afraid of this dog, and so I should be.", "This image cannot be loved at first sight.",
+    "I can't identify with her, which is the point.", "No image was ever so calm.",
     "The couple apologises with its eyes.", "I can't decide which subject leads.",
     "The pose is odd. I cannot provide a reason why it works, but it does."])
 def test_no_refusal(text: str) -> None:

@@ -145,6 +145,11 @@ def test_a_cold_start_that_goes_on_is_one_that_went_past(after: int, whole: tupl
     (tmp_path / "again" / "sft" / "eval.json").write_text("figures")
     for step in range(after + 1, 5):
         shutil.rmtree(tmp_path / "again" / "sft_resume" / f"step-{step:06d}", ignore_errors=True)
+    if after:  # another list is another run
+        (tmp_path / "cot.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
+        with pytest.raises(UserError, match="pictures: saved"):
+            train_sft.main(replace(cfg, run=str(tmp_path / "again"), resume=True))
+        (tmp_path / "cot.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     train_sft.main(replace(cfg, run=str(tmp_path / "again"), resume=True))
     assert [r["step"] for r in read_rows(tmp_path / "again" / "sft_metrics.jsonl")] == [1, 2, 3, 4]
     for file in ("sft_metrics.jsonl", "sft/model.safetensors"):

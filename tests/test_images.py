@@ -86,6 +86,23 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, mode: str
     assert np.array_equal(np.asarray(load_image(path))[..., 0], upright)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_turned_tiff_is_that_of_any_compression(tmp_path: Path, orientation: int, mode: str
+                                                  ) -> None:
+    """Pillow maps one without into memory, at the size that it has when it is turned."""
+    levels = np.random.default_rng(0).integers(0, 255, (32, 64, 4), dtype=np.uint8)
+    picture = (Image.fromarray(levels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else
+               Image.fromarray(levels[..., 0] if mode == "L" else levels[..., :len(mode)], mode))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain, packed = (np.asarray(load_image(saved(
+        tmp_path, picture, f"{kind}.tif", exif=exif, compression=kind)))
+        for kind in ("raw", "tiff_lzw"))
+    assert plain.shape[:2] == ((64, 32) if orientation > 4 else (32, 64))
+    assert np.array_equal(plain, packed)
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("limit, refused", [(200, False), (199, True), (99, True), (None, False)])
 def test_decompression_bomb_is_an_error(

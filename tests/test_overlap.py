@@ -11,7 +11,7 @@ from PIL import Image
 import eval as eval_script
 from nanoaes.config import RAPOConfig
 from nanoaes.images import DataError
-from nanoaes.overlap import hash_of, warn
+from nanoaes.overlap import hash_of, warn, write_learned
 
 
 def photo(seed: int, size: tuple[int, int] = (256, 192)) -> Image.Image:
@@ -48,7 +48,7 @@ def test_the_same_file_by_whatever_way(train: list[Path], tmp_path: Path,
             tmp_path / "folder" / "2.png", train[3].parent / ".." / "train" / "3.png"]
     warn(train, {"TAD66K": test, "PARA": [new]})
     said = told(capsys)
-    assert said.count("\n") == 1 and "TAD66K: 4 of 5 test pictures" in said and "link.png" in said
+    assert said.count("\n") == 1 and "TAD66K: 4 of 5 pictures" in said and "link.png" in said
 
 
 def test_a_copy_has_name_and_size(train: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
@@ -112,4 +112,24 @@ def test_a_training_run_says_so(train: list[Path], tmp_path: Path, capsys: pytes
     cfg = RAPOConfig(train=f"csv:{tmp_path / 'mine.csv'}@0-1", model="x", heldout=3,
                      test_in=f"csv:{tmp_path / 'theirs.csv'}@0-1")
     eval_script.pictures(cfg, tmp_path / "run")
-    assert "theirs: 6 of 6 test pictures are training pictures" in told(capsys)
+    assert "theirs: 6 of 6 pictures are training pictures" in told(capsys)
+
+
+def test_what_the_cold_start_has_learned_is_said(train: list[Path], tmp_path: Path,
+                                                 capsys: pytest.CaptureFixture) -> None:
+    """AesCoT that held out fewer than RAPO does: then its checkpoint is chosen by heart."""
+    for name, numbers in (("mine", range(5)), ("theirs", [5])):
+        (tmp_path / f"{name}.csv").write_text("image,score\n" + "".join(
+            f"train/{i}.png,0.{i}\n" for i in numbers))
+    cfg = RAPOConfig(train=f"csv:{tmp_path / 'mine.csv'}@0-1", model=str(tmp_path / "sft"),
+                     heldout=3, test_in=f"csv:{tmp_path / 'theirs.csv'}@0-1")
+    (tmp_path / "sft").mkdir()
+    examples, held, _ = eval_script.pictures(cfg, tmp_path / "run")
+    assert "warning" not in told(capsys)
+    moved = shutil.copytree(tmp_path / "train", tmp_path / "elsewhere")
+    lessons = [e.image for e in examples] + [held["mine"][1][0].image, train[5]]
+    write_learned(tmp_path / "sft", [moved / path.name for path in lessons])
+    eval_script.pictures(cfg, tmp_path / "run")
+    said = told(capsys)
+    assert "mine, held out: 1 of 3 pictures are pictures of the cold start too" in said
+    assert "theirs: 1 of 1 pictures are pictures of the cold start" in said

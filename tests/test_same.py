@@ -7,7 +7,7 @@ import pytest
 
 from nanoaes.config import RAPOConfig
 from nanoaes.errors import UserError
-from nanoaes.same import SAMPLE, SAMPLES, as_saved, check_same, fingerprint
+from nanoaes.same import SAMPLE, SAMPLES, as_saved, began_with, check_same, fingerprint
 
 
 def test_exactly_what_differs_is_named() -> None:
@@ -29,12 +29,24 @@ def test_what_changes_no_number_may_change() -> None:
 
 
 def test_a_budget_that_was_left_open_is_the_saved_one() -> None:
-    state = {"options": asdict(RAPOConfig(tokens_per_micro_batch=4096)), "weights": "abc"}
+    begun = {"weights": "abc", "pictures": "1"}
+    state = {"options": asdict(RAPOConfig(tokens_per_micro_batch=4096)), **begun}
     for given, kept in ((0, 4096), (1024, 1024)):
-        cfg = as_saved(RAPOConfig(tokens_per_micro_batch=given), "abc", state)
+        cfg = as_saved(RAPOConfig(tokens_per_micro_batch=given), begun, state)
         assert cfg == RAPOConfig(tokens_per_micro_batch=kept)
-    with pytest.raises(UserError, match="weights: saved 'abc', now 'def'"):
-        as_saved(RAPOConfig(), "def", state)
+    for name, value in (("weights", "abc"), ("pictures", "1")):
+        with pytest.raises(UserError, match=f"{name}: saved '{value}', now 'def'"):
+            as_saved(RAPOConfig(), begun | {name: "def"}, state)
+
+
+def test_what_a_run_learns_from_is_known_by_names_and_lessons(model: Path) -> None:
+    """In order; a folder may move."""
+    lessons = [(Path("a/1.jpg"), 0.5), (Path("a/2.jpg"), 0.25)]
+    begun = began_with(model, lessons)
+    assert begun == began_with(model, [(Path("b") / p.name, s) for p, s in lessons])
+    assert begun["weights"] == fingerprint(model)
+    for other in (lessons[:1], lessons[::-1], [lessons[0], (lessons[1][0], 0.26)]):
+        assert began_with(model, other)["pictures"] != begun["pictures"]
 
 
 def test_each_option_but_those_counts() -> None:

@@ -304,6 +304,8 @@ def test_train_sft_on_critiques_of_ones_own(album: Path, tmp_path: Path) -> None
     done = run("train_sft.py", *options)
     assert done.returncode == 0 and "1 critiques x 2 epochs" in done.stdout, done.stderr
     assert (tmp_path / "sft/model.safetensors").is_file()
+    size = (album / "1.png").stat().st_size
+    assert (tmp_path / "sft/learned.txt").read_text() == f"{size} 1.png\n"
     cot.write_text(json.dumps(row) + "\n" + json.dumps(row | {"score": None}) + "\n")
     done = run("train_sft.py", *options)
     assert done.returncode == 1 and "line 2" in done.stderr and "Traceback" not in done.stderr

@@ -18,7 +18,7 @@ ASKING = {
           "chat:queues"),
         M("as late each time", "self.pause * 2 ** min(number - 1, 30)", "self.pause",
           "chat:later"),
-        M("Retry-After is not heard", "if found.after is None:", "if 1:", "chat:holds_all"),
+        M("Retry-After is not heard", "if not found.after:", "if 1:", "chat:holds_all"),
         M("an answer shows the key", "said = self.hide(reply.text)", "said = (reply.text)", "key"),
         M("a key in an answer is no reason", "if said != reply.text:", "if 0:", "key"),
         M("a refusal shows the key", "self.hide(reply.refusal)", "reply.refusal", "key"),
