@@ -90,6 +90,7 @@ def unfiltered(run: Path, filtered: Path, seed: int) -> int:
     if not (run / "cot.jsonl").is_file():
         rows = drawn(read_rows(filtered / "cot.jsonl"), seed)
         write_whole(run / "cot.jsonl", (json.dumps(row) + "\n" for row in rows))
+        write_whole(run / "cot_card.json", ["{}"])  # it is whole as it is
     return len(read_rows(run / "cot.jsonl"))
 
 

@@ -166,6 +166,6 @@ DATA = {
         M("the scale is ignored", "return normalise(value, scale)",
           "return normalise(value, UNIT)", "critiques"),
         M("rejected critiques are learned", "if _kept(row):", "if _kept(row) in (True, False):",
-          "sft"),
+          "critiques"),
     ],
 }
