@@ -1,6 +1,6 @@
 """Do the tests notice a wrong program? Each mutant is the code with one thing wrong.
 
-    python bench/mutants.py                      all of them, about 10 minutes on 2 cores
+    python bench/mutants.py                      all of them, about 20 minutes on 2 cores
     python bench/mutants.py --only clip          those whose name, file or text holds "clip"
     python bench/mutants.py --jobs 1             one after another
 
