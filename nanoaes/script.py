@@ -1,6 +1,8 @@
 """How a script starts and ends: its options, torchrun's processes, errors as one line."""
 
 import dataclasses
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +57,9 @@ def run_script(main: Callable[[C], Any], cls: type[C], argv: list[str] | None = 
                 status = ended.status
     except UserError as error:  # of the command line: all processes were given the same
         sys.exit(f"{name}: {error}" if first_by_name() else 1)
+    except BrokenPipeError:  # … | head, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # of what is still to print
+        sys.exit(128 + signal.SIGPIPE)
     except RuntimeError as error:
         if not lost_another(error):
             raise

@@ -1,5 +1,6 @@
 """Options are typed, unknown ones fail with the nearest name, presets hold the paper's values."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -136,6 +137,19 @@ def test_an_ascii_terminal_ends_no_run(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, script, "--out", "é.json"], capture_output=True,
                           text=True, env={"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0 and done.stdout.count(" out=") == 1, done.stderr
+
+
+def test_who_reads_no_further_sees_no_traceback(tmp_path: Path) -> None:
+    """eval.py compare A B | head"""
+    script = tmp_path / "script.py"
+    script.write_text("from nanoaes.verbs import EvalConfig\n"
+                      "from nanoaes.script import run_script\n"
+                      "def main(cfg):\n    while True: print('line')\n"
+                      "run_script(main, EvalConfig)\n")
+    words = f"{sys.executable} {script} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=60,
+                          env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]})
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.parametrize("cls, scripts", [
