@@ -36,7 +36,7 @@ from nanoaes.inputs import Prompts
 from nanoaes.judge import describe, judge
 from nanoaes.logprob import fused_token_loss
 from nanoaes.metrics import format_table
-from nanoaes.models import Models, Reference, load_models, write_merged
+from nanoaes.models import Models, Reference, keep_sources, load_models, write_merged
 from nanoaes.optimize import adamw, backward, take_step
 from nanoaes.page.report import write_report
 from nanoaes.parallel import by_first, enough, even, everyone, first, share, size, total
@@ -46,7 +46,7 @@ from nanoaes.progress import progress, say
 from nanoaes.rapo import Tokens, add, advantages, rapo_loss, rollout_gap, token_loss, token_weights
 from nanoaes.resume import Saves
 from nanoaes.rollout import Rollouts, rollout
-from nanoaes.runs import claim, keep_going, need_room, refuse_overwrite
+from nanoaes.runs import claim, keep_going, need_room
 from nanoaes.same import as_saved, began_with
 from nanoaes.sampler import StepSampler
 from nanoaes.sampling import uniforms
@@ -99,7 +99,7 @@ def train(cfg: RAPOConfig, models: Models, examples: list[Example], *, best: Bes
                 numbers |= update(cfg, models.learner, models.reference, optimizer,
                                   prompts=prompts, rolls=rolls, advantage=ours, lr=lr, step=step,
                                   clock=clock)
-                models.refresh()
+            models.refresh()
             # 6. Now and then: how does it score pictures that it was never trained on?
             if (step + 1) % cfg.eval_every == 0 or step + 1 == steps:
                 with clock("eval"):
@@ -221,11 +221,10 @@ def prepare(cfg: RAPOConfig, run: Path, claimed: ExitStack, processes: int
 
     Returns pictures, stages, the options with nothing left open, and the run's states.
     """
-    if cfg.model:
-        refuse_overwrite(Path(cfg.model), run / "rapo", "--run")
+    keep_sources(cfg.model, "--run", run / "rapo", run / "rapo_merged")
     find(cfg.tracker)
     claimed.enter_context(claim(run, "train_rapo.py"))
-    for name in ("backbone", "sft", "rapo"):
+    for name in ("backbone", "sft", "rapo", "rapo_merged"):
         recover(run / name)
     sets = pictures(cfg, run)
     StepSampler([e.dataset for e in sets[0]], cfg.images)
@@ -247,10 +246,10 @@ def make_room(cfg: RAPOConfig, run: Path, models: Models, saves: Saves) -> int:
     Returns how many steps are done.
     """
     size = sum(p.numel() * p.element_size() for p in models.speaker.parameters())
-    trained = sum(p.numel() for p in models.trained.values())
-    need_room(run, 2 * size + bool(cfg.save_every) * (cfg.keep_last + 1) * 12 * trained + 2**24,
+    state = saves.facts() if cfg.resume else None
+    need_room(run, (1 if state else 2) * size + saves.room(models.trained, bool(state)) + 2**24,
               "the best checkpoint, old and new, and --keep_last states of the run,")
-    if not (cfg.resume and (state := saves.facts())):
+    if not state:
         set_aside(run, ["metrics.jsonl", "completions.jsonl", "rapo", "rapo_merged", "report.html",
                         "resume", "tensorboard", *(path.name for path in run.glob("eval_*.json"))])
         write_json(run / "train_rapo.json", asdict(cfg))

@@ -29,15 +29,16 @@ from nanoaes.config import CoTConfig, OptionError, SFTConfig, inherit
 from nanoaes.critiques import read_critiques, split_scale
 from nanoaes.datasets import Example, check_images
 from nanoaes.dry_run import planned, settled
+from nanoaes.errors import UserError
 from nanoaes.index import Index
-from nanoaes.models import load_models, write_merged
+from nanoaes.models import keep_sources, load_models, write_merged
 from nanoaes.overlap import write_learned
 from nanoaes.parallel import by_first, enough, first, share, size
 from nanoaes.predictions import EVALUATED
 from nanoaes.progress import say
 from nanoaes.prompt import UNIT
 from nanoaes.resume import Saves
-from nanoaes.runs import claim, keep_going, need_room, refuse_foreign, refuse_overwrite
+from nanoaes.runs import claim, keep_going, need_room, refuse_foreign
 from nanoaes.same import as_saved, began_with
 from nanoaes.schedule import cosine
 from nanoaes.script import run_script
@@ -57,19 +58,33 @@ def main(cfg: SFTConfig) -> Path:
         return say(planned(cfg, processes=size(), script="sft")) or out
     with ExitStack() as claimed:
         critiques, start, cfg, saves = by_first(partial(prepare, cfg, run, out, claimed, size()))
+        enough("kept critiques:", len(critiques))
         models = load_models(start, cfg)
-        by_first(lambda: make_room(cfg, run, out, models.speaker, saves))
+        by_first(lambda: make_room(cfg, run, out, models.speaker, models.trained, saves))
         last = train(cfg, models.learner, critiques, run / "sft_metrics.jsonl", saves)
         models.refresh()
         if first():
-            with publish(out) as folder:
-                models.speaker.save(folder)
-                write_learned(folder, [path for path, _ in critiques])
+            hand_out(models.speaker, critiques, out)
         if cfg.lora_rank and cfg.merge:
             by_first(partial(write_merged, cfg, out, out.with_name(f"{out.name}_merged")))
     told = f", token entropy {last['entropy']:.3f} nats" if last else ""  # or all was done before
     say(f"cold start: {len(critiques)} critiques x {cfg.epochs} epochs{told} -> {out}")
     return out
+
+
+def hand_out(vlm: VLM, critiques: list[tuple[Path, str]], out: Path) -> None:
+    """The model, and what it has learned.
+
+    Raises:
+        UserError: the disk fails.
+    """
+    try:
+        with publish(out) as folder:
+            vlm.save(folder)
+            write_learned(folder, [path for path, _ in critiques])
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}); make room; --resume true "
+                        "goes on from a state, if --save_every has made one") from error
 
 
 def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack, processes: int
@@ -78,13 +93,15 @@ def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack, processes:
 
     Returns critiques, that folder, the options with nothing left open, and the run's states.
     """
-    if cfg.model:
-        refuse_overwrite(Path(cfg.model), out, "--out")
-    refuse_foreign(out, "--out", "nanoaes.json")
+    merged = out.with_name(f"{out.name}_merged")
+    keep_sources(cfg.model, "--out", out, merged)
+    for target in (out, merged) if cfg.lora_rank and cfg.merge else (out,):
+        refuse_foreign(target, "--out", "nanoaes.json")
     for folder in (run, out.parent):
         claimed.enter_context(claim(folder, "train_sft.py"))
     recover(run / "backbone")
     recover(out)
+    recover(merged)
     critiques = lessons_of(cfg, run)
     start = Path(cfg.model) if cfg.model else build_backbone(run / "backbone", cfg.seed)
     begun = began_with(start, critiques)
@@ -96,15 +113,23 @@ def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack, processes:
                                         {"options": asdict(cfg), **begun})
 
 
-def make_room(cfg: SFTConfig, run: Path, out: Path, vlm: VLM, saves: Saves) -> None:
+def make_room(cfg: SFTConfig, run: Path, out: Path, vlm: VLM, trained: Trained, saves: Saves
+              ) -> None:
     """For what will be written; an earlier run's results are moved, or gone on with."""
-    need_room(out, 2 * sum(p.numel() * p.element_size() for p in vlm.parameters()),
-              "the cold-started model")
-    if cfg.resume and (state := saves.facts()):
+    state = saves.facts() if cfg.resume else None
+    states = saves.room(trained, bool(state))
+    need_room(run, states, "--keep_last states of the run,")
+    # Old and new, beside the states if they are on one disk, as they mostly are.
+    need_room(out, states * (out.parent.resolve() == run.resolve())
+              + 2 * sum(p.numel() * p.element_size() for p in vlm.parameters()),
+              "the cold-started model, beside its states,")
+    if state:
         set_aside(out.parent, [f"{out.name}/{name}" for name in EVALUATED])
         return cut_rows(run / "sft_metrics.jsonl", state["step"])
     aside = {run.resolve(): ["sft_metrics.jsonl", STATES]}
-    aside.setdefault(out.parent.resolve(), []).append(out.name)
+    merged = out.with_name(f"{out.name}_merged")
+    aside.setdefault(out.parent.resolve(), []).extend(
+        [out.name, *[merged.name] * (merged / "nanoaes.json").is_file()])
     for folder, names in aside.items():
         set_aside(folder, names)
     write_json(run / "train_sft.json", asdict(cfg))
@@ -120,7 +145,7 @@ def train(cfg: SFTConfig, vlm: VLM, critiques: list[tuple[Path, str]], history: 
     order = np.concatenate([rng.permutation(len(critiques)) for _ in range(cfg.epochs)])
     batches = [order[i : i + cfg.batch] for i in range(0, len(order), cfg.batch)]
     if len(batches[-1]) < size():  # each process needs a part of every batch
-        batches[-2:] = [np.concatenate(batches[-2:])]
+        batches[-2:] = np.split(np.concatenate(batches[-2:]), [-size()])
 
     def mine(step: int) -> list[tuple[Path, str]]:
         return [critiques[i] for i in batches[step][list(share(len(batches[step])))]]

@@ -13,12 +13,14 @@ Left out: the tables of head, rollout and step, which have scripts of their own 
 """
 
 import argparse
+import gc
 import json
 import statistics
 from dataclasses import replace
 
 import torch
 from models import CUDA, long_prompts, machine, random_model, toy_prompts
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import train_rapo
@@ -53,17 +55,24 @@ def launches(vlm: VLM, prompts) -> float:
 
     The difference of two rollouts, one token apart.
     """
+    rollout(vlm, prompts, k=1, max_new_tokens=2, temperature=0)  # what is loaded at first
+
     def count(room: int) -> int:
         activity = ProfilerActivity.CUDA if CUDA else ProfilerActivity.CPU
         with profile(activities=[activity]) as seen:
             rollout(vlm, prompts, k=1, max_new_tokens=room, temperature=0)
-        return sum(e.count for e in seen.key_averages() if CUDA or e.key.startswith("aten::"))
+        # With CUDA alone the runtime's calls are recorded, too: each launch would count twice.
+        return sum(e.count for e in seen.key_averages() if (
+            e.device_type == DeviceType.CUDA if CUDA else e.key.startswith("aten::")))
 
     return (count(3) - count(2)) / len(vlm.hf.model.language_model.layers)
 
 
 def run(setting: str, images: int, steps: int) -> dict:
     """One setting's numbers."""
+    gc.collect()  # the setting before: FSDP's modules hold each other
+    if CUDA:
+        torch.cuda.empty_cache()
     name, _, kind = setting.partition("-")
     cfg, vlm = config_of(kind, images * size()), random_model(name, torch.bfloat16)
     prompts = toy_prompts(vlm, images) if name == "toy" else long_prompts(vlm, images)
@@ -72,7 +81,7 @@ def run(setting: str, images: int, steps: int) -> dict:
     job = replace(job_of(cfg, anatomy(vlm.hf.config), vlm.asking, processes=size(), cuda=CUDA,
                          side=vlm.patch * vlm.merge, reference=cfg.reference),
                   prompt=p, picture=picture, answer=ROOM, held=0)
-    free = free_memory(vlm.device) + (torch.cuda.memory_allocated() if CUDA else 0)
+    free = free_memory(vlm.device) + (torch.cuda.memory_reserved() if CUDA else 0)
     job = replace(job, tokens=micro_batch_tokens(job, free))
     cfg = replace(cfg, tokens_per_micro_batch=job.tokens)
     models, graphs, clock = roles(vlm, cfg, cfg.reference), Graphs() if CUDA else None, Clock(

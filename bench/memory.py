@@ -12,11 +12,13 @@ one process in bf16, with its masters, its whole copy and its reference. The las
 import argparse
 import copy
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch: it measures the CPU's allocator
 import torch
 from models import SIZES, long_questions, machine, random_model
 from torch._C._profiler import _EventType

@@ -82,10 +82,13 @@ def measure(name: str, vlm: VLM, prompts: Prompts, k: int, room: int, rounds: in
            "rollout_vs_hf": round(rate["ours"] / rate["hf"], 2),
            "prefill_s": round(took["prefill"], 4)}
     if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+        ours()
+        peak = torch.cuda.max_memory_allocated()  # before `floor` fills memory to time it
         step = (took["ours"] - took["prefill"]) / (room - 1)
         row |= {"step_ms": round(step * 1e3, 3),
                 "step_vs_floor": round(step / floor(vlm, prompts, k, room), 2),
-                "peak_gb": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
+                "peak_gb": round(peak / 2**30, 2)}
     print(" | ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     return row
 

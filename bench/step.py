@@ -51,7 +51,9 @@ class RapoStep:
 
     def __init__(self, vlm: VLM, room: int, micro_batch: int = 10**9):
         self.policy, self.reference = vlm, vlm  # the reference pass costs the same on any weights
-        self.room, self.graphs = room, Graphs() if CUDA else None
+        self.room = room
+        # Of either kind its own: together they would grow past what is kept between rollouts.
+        self.graphs = {kind: Graphs() if CUDA else None for kind in (False, True)}
         self.cfg = RAPOConfig(tokens_per_micro_batch=micro_batch)
         self.optimizer = torch.optim.SGD(vlm.parameters(), lr=0.0)
         self.tokens = 0
@@ -61,7 +63,8 @@ class RapoStep:
         if separate:
             images = torch.arange(n, device=prompts.ids.device).repeat_interleave(k)
             prompts, n, k = prompts.select(images), n * k, 1
-        rolls = rollout(self.policy, prompts, k=k, max_new_tokens=self.room, graphs=self.graphs,
+        rolls = rollout(self.policy, prompts, k=k, max_new_tokens=self.room,
+                        graphs=self.graphs[separate],
                         uniform=uniforms(0, 0, range(n), k, self.room))
         self.tokens = int(rolls.mask.sum())
         advantage = torch.randn(n, k, device=self.policy.device)
@@ -77,10 +80,11 @@ class CountOnly(TorchDispatchMode):
         kwargs = kwargs or {}
         if function._overloadpacket not in flop_registry or "out" in kwargs:
             return function(*args, **kwargs)
+        place = next(x.device for x in args if isinstance(x, torch.Tensor))
         shapes = [x.to("meta") if isinstance(x, torch.Tensor) else x for x in args]
         result = function(*shapes, **kwargs)
         return torch.utils._pytree.tree_map_only(
-            torch.Tensor, lambda x: torch.zeros(x.shape, dtype=x.dtype), result)
+            torch.Tensor, lambda x: torch.zeros(x.shape, dtype=x.dtype, device=place), result)
 
 
 def flops(ks: tuple[int, ...] = (4, 8), room: int = 250) -> dict[str, float]:

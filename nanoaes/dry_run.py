@@ -165,11 +165,17 @@ def planned(cfg: LearnConfig, reference: str = "", *, processes: int, script: st
     if not cfg.model:
         raise OptionError("--dry_run needs a --model: a folder, or a name of the hub, such as "
                           "Qwen/Qwen2.5-VL-7B-Instruct")
-    config, place, gpus = config_of(cfg.model), device(cfg.device), cfg.gpus or processes
+    place, gpus = device(cfg.device), cfg.gpus or processes
+    if cfg.shard and gpus % cfg.shard:
+        raise OptionError(f"--shard {cfg.shard}: {gpus} processes do not divide by it")
+    if Path(cfg.model).is_dir():  # which remembers how it is asked; adapters, whose they are
+        config, asking = read_asking(Path(cfg.model))
+    else:
+        config = config_of(cfg.model)
+        asking = default_asking(config.model_type)
     card = CARDS[cfg.gpu] if cfg.gpu else None
     cuda = bool(card) or place.type == "cuda"
     free = card.memory if card else free_memory(place) // (1 if cuda else gpus)
-    asking = default_asking(config.model_type)
     job = chosen(job_of_config(cfg, Path(cfg.model), config, asking, processes=gpus, cuda=cuda,
                                reference=reference, script=script, tested=MANY), free)
     rapo = script == "rapo"

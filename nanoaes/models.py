@@ -20,12 +20,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanoaes.adapters import find_base, is_adapters
 from nanoaes.checkpoint import publish
 from nanoaes.config import LearnConfig, ModelConfig
 from nanoaes.errors import UserError
-from nanoaes.lora import LoRA, adapters, as_reference, attach, begin_here, merge
+from nanoaes.lora import (
+    LoRA,
+    adapters,
+    as_reference,
+    attach,
+    begin_here,
+    is_meant,
+    merge,
+    spec_of,
+)
 from nanoaes.parallel import by_first, device, size
+from nanoaes.progress import say
 from nanoaes.prompt import UNIT
+from nanoaes.runs import refuse_overwrite
 from nanoaes.sharding import everywhere, mesh, refresh, sharded
 from nanoaes.vlm import VLM
 
@@ -137,6 +149,12 @@ def adapted(vlm: VLM, cfg: LearnConfig, reference: bool) -> Models:
     elif {a.rank for a in had.values()} != {cfg.lora_rank}:
         raise UserError(f"--lora_rank {cfg.lora_rank}: the model's folder has adapters of rank "
                         f"{next(iter(had.values())).rank}; give that, or 0 to train all weights")
+    elif (has := spec_of(vlm.hf)) and (has.alpha, has.vision) != (cfg.lora_alpha, cfg.lora_vision):
+        raise UserError(f"--lora_alpha {cfg.lora_alpha:g}, --lora_vision {cfg.lora_vision}: the "
+                        f"model's folder has adapters of {has.alpha:g} and {has.vision}; give "
+                        "those")
+    elif odd := [name for name in had if not is_meant(name, cfg.targets)]:
+        say(f"the folder's adapters are trained on, {odd[0]} too, whatever --lora_targets says")
     begin_here(vlm.hf)
     for name, p in vlm.named_parameters():
         p.requires_grad_(".lora_" in name)
@@ -148,6 +166,18 @@ def adapted(vlm: VLM, cfg: LearnConfig, reference: bool) -> Models:
             return vlm(*given)
 
     return Models(vlm, vlm, as_begun if reference else None)
+
+
+def keep_sources(model: str, option: str, *targets: Path) -> None:
+    """A result may not replace what it is made from: the model, or whose adapters that has.
+
+    Raises:
+        UserError: as `refuse_overwrite`, `find_base`.
+    """
+    path = Path(model)
+    for source in [path, *([find_base(path)[1]] if is_adapters(path) else [])] if model else []:
+        for target in targets:
+            refuse_overwrite(source, target, option)
 
 
 def write_merged(cfg: LearnConfig, source: Path, target: Path) -> None:

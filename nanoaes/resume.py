@@ -34,6 +34,7 @@ from nanoaes.stop import Stopping
 
 T = TypeVar("T")
 MIB = 2**20
+BYTES = 12  # of a trained number: itself and AdamW's two, in fp32
 RECORD = "state.json"
 
 
@@ -141,8 +142,19 @@ class Saves:
         return self.facts()
 
     def _whole(self) -> list[Path]:
-        """The oldest first."""
-        return sorted(self.folder.glob("step-*"), key=lambda path: int(path.name[5:]))
+        """The oldest first. What a person keeps beside them (step-000100.bak) is none."""
+        return sorted((path for path in self.folder.glob("step-*") if path.name[5:].isdecimal()),
+                      key=lambda path: int(path.name[5:]))
+
+    def room(self, trained: dict[str, Tensor], goes_on: bool) -> int:
+        """Bytes of disk for the states to come, of which the oldest goes after the newest is there.
+
+        Args:
+            goes_on: those that are there are this run's.
+        """
+        there = len(self._whole()) if goes_on else 0
+        return bool(self.every) * max(1, self.keep + 1 - there) * BYTES * sum(
+            p.numel() for p in trained.values())
 
     def _newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The folder and its record; what a crash has left is removed."""

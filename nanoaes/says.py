@@ -18,7 +18,7 @@ from nanoaes.lexicon import BAD, BLAME, FAIR, GOOD, PRAISE, SPEAKS
 from nanoaes.prompt import DIMENSIONS
 
 _NAMES = "|".join(name.replace(" and ", r"\s+(?:and|&)\s+") for name in DIMENSIONS)
-_HEADING = re.compile(rf"(?:^|(?<=[.!?]))[\s#*_\d.)–-]*\b({_NAMES})\s*[*_]*\s*:\s*[*_]*",
+_HEADING = re.compile(rf"(?:^|(?<=[.!?]))[\s#*_\d.)–-]{{0,20}}\b({_NAMES})\s*[*_]*\s*:\s*[*_]*",
                       re.IGNORECASE | re.MULTILINE)
 _SENTENCE = re.compile(r"(?<=[.!?])[\"”’)*]*\s+|\n+")
 _CLAUSE = re.compile(r"[,.;:!?()—–\n]|\b(?:but|yet|however|although|though|while|which|because)\b"
@@ -66,8 +66,10 @@ def by_dimension(critique: str) -> dict[str, str]:
     headings = list(_HEADING.finditer(critique))
     starts = [heading.start() for heading in headings] + [len(critique)]
     for heading, end in zip(headings, starts[1:], strict=True):
-        words = re.sub(r"\s+(?:and|&)\s+", " and ", heading[1]).lower()
-        name = next(name for name in DIMENSIONS if name.lower() == words)
+        words = " ".join(heading[1].lower().replace("&", "and").split())
+        name = next((name for name in DIMENSIONS if name.lower() == words), None)
+        if name is None:  # to a pattern without case ı is an i
+            continue
         said[name] = said[name] or critique[heading.end() : end].strip().split("\n\n")[0].strip()
     return said
 

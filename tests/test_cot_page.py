@@ -58,6 +58,11 @@ def test_the_cards_figures_stand_at_the_top(tmp_path: Path) -> None:
     Reader(text)  # properly nested
 
 
+def test_a_set_may_be_called_all(tmp_path: Path) -> None:
+    text = page(tmp_path, [{**r, "dataset": "all"} for r in mixed()])
+    assert text.count("<th><bdi>all</bdi></th>") == text.count("<th><bdi>all sets</bdi></th>") == 1
+
+
 def test_a_warning_comes_first(tmp_path: Path) -> None:
     text = page(tmp_path, [row(i, 0.9, judged=1) for i in range(50)])
     assert text.index("the judge reads fair in 100 %") < text.index("tiles\">")

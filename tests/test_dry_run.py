@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from nanoaes import hub
 from nanoaes.anatomy import anatomy
 from nanoaes.checks import CheckpointError
 from nanoaes.config import OptionError, RAPOConfig, SFTConfig
-from nanoaes.dry_run import chosen, config_of, describe, job_of, settled
+from nanoaes.dry_run import chosen, config_of, describe, job_of, planned, settled
 from nanoaes.errors import UserError
 from nanoaes.folder import default_asking
+from nanoaes.lora import LoRA, attach
 from nanoaes.memory import Job, estimate
 from nanoaes.roofline import CARDS, speed
 
@@ -71,6 +73,24 @@ def test_a_given_budget_is_kept() -> None:
 def test_a_folder_needs_no_more_than_its_config(tmp_path: Path) -> None:
     tiny_kin("qwen3").hf.config.save_pretrained(tmp_path)
     assert anatomy(config_of(str(tmp_path))) == anatomy(tiny_kin("qwen3").hf.config)
+
+
+def test_a_folder_is_planned_as_it_is_asked(tmp_path: Path) -> None:
+    """It remembers how; and one of adapters is the model's whose they are."""
+    vlm = tiny_vlm()
+    vlm.asking = replace(vlm.asking, max_pixels=12_544, max_new_tokens=100)
+    vlm.save(tmp_path / "model")
+    attach(vlm.hf, LoRA(2, 4.0, ("q_proj",), False))
+    vlm.save(tmp_path / "sft")
+    config = json.loads((tmp_path / "sft" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "model")
+    (tmp_path / "sft" / "adapter_config.json").write_text(json.dumps(config))
+    for name in "model", "sft":
+        text = planned(RAPOConfig(model=str(tmp_path / name)), processes=1, script="rapo")
+        assert "16 of them the picture's; answers: up to 100" in text
+    with pytest.raises(OptionError, match="--shard 8: 4 processes do not divide"):
+        planned(RAPOConfig(model=str(tmp_path / "model"), shard=8, gpus=4), processes=1,
+                script="rapo")
 
 
 @pytest.mark.parametrize("content, message", [

@@ -11,7 +11,9 @@ from torch.distributed.tensor import DTensor
 
 from nanoaes import sharding
 from nanoaes.config import SFTConfig
-from nanoaes.models import Models, load_models
+from nanoaes.errors import UserError
+from nanoaes.lora import LoRA, attach
+from nanoaes.models import Models, load_models, roles
 from nanoaes.optimize import backward
 from nanoaes.vlm import VLM
 
@@ -93,6 +95,19 @@ def test_deterministic_is_asked_of_torch(folder: Path) -> None:
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_a_folders_adapters_are_those_that_are_asked_for(tmp_path: Path, capsys) -> None:
+    vlm = tiny_vlm()
+    attach(vlm.hf, LoRA(2, 16.0, ("q_proj", "v_proj"), False))
+    given = dict(lora_rank=2, lora_alpha=16.0, lora_targets="q_proj,v_proj")
+    assert roles(vlm, config(**given)).trained
+    assert "too" not in capsys.readouterr().out
+    for other in (dict(lora_alpha=64.0), dict(lora_vision=True), dict(lora_rank=4)):
+        with pytest.raises(UserError, match="the model's folder has adapters of"):
+            roles(vlm, config(**given | other))
+    roles(vlm, config(**given | dict(lora_targets="q_proj")))
+    assert "v_proj too, whatever --lora_targets says" in capsys.readouterr().out
 
 
 def test_a_speaker_of_its_own_is_refreshed() -> None:

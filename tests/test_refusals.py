@@ -5,15 +5,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+from tiny import tiny_vlm
 
 import train_rapo
 import train_sft
 from nanoaes.config import RAPOConfig, SFTConfig
 from nanoaes.errors import NotFinite, UserError
+from nanoaes.lora import LoRA, attach
 from nanoaes.options import parse
 from nanoaes.vlm import VLM
 
@@ -65,6 +68,53 @@ def test_a_full_disk_is_seen_before_the_first_step(album: Path, monkeypatch) -> 
     with pytest.raises(UserError, match="needs .* MB of disk"):
         train_rapo.main(options(album))
     assert files(album / "run") == before
+
+
+def test_a_cold_start_counts_its_states_and_says_when_the_disk_fails(album: Path, monkeypatch
+                                                                      ) -> None:
+    cfg = SFTConfig(run=str(album / "run"), model=str(album / "model"), save_every=1,
+                    cot=str(album / "cot.jsonl"), out=str(album / "cold"), device="cpu",
+                    train_vision=True)
+    size = sum(p.numel() for p in tiny_vlm().parameters())
+    free = 2 * 4 * size + 2 * 12 * size  # two models, and two states of the three
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    before = files(album / "run")
+    with pytest.raises(UserError, match="--keep_last states of the run, needs"):
+        train_sft.main(cfg)
+    assert files(album / "run") == before
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(train_sft.VLM, "save", full)
+    with pytest.raises(UserError, match="cold cannot be written .*No space.*--resume true"):
+        train_sft.hand_out(tiny_vlm(), [], album / "cold")
+
+
+def test_no_result_buries_what_it_is_made_from_or_what_is_not_its_own(album: Path) -> None:
+    """A merged model is a result, too; and adapters are made from whose they are."""
+    run = album / "run"
+    (run / "rapo").rename(run / "rapo_merged")
+    tiny_vlm().save(run / "rapo_merged")
+    second = tiny_vlm()
+    attach(second.hf, LoRA(2, 4.0, ("q_proj",), False))
+    for model in (run / "rapo_merged", run / "sft2"):
+        if model.name == "sft2":
+            second.save(model)
+            config = json.loads((model / "adapter_config.json").read_text())
+            config["base_model_name_or_path"] = str(run / "rapo_merged")
+            (model / "adapter_config.json").write_text(json.dumps(config))
+        before = files(run)
+        with pytest.raises(UserError, match="would overwrite .*rapo_merged, which it is made from"):
+            train_rapo.main(options(album, model=model))
+        assert files(run) == before
+    mine = album / "cold_merged" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(UserError, match="cold_merged: there is something else"):
+        train_sft.main(SFTConfig(run=str(run), model=str(album / "model"), lora_rank=2, merge=True,
+                                 cot=str(album / "cot.jsonl"), out=str(album / "cold")))
+    assert mine.read_text() == "mine"
 
 
 def test_a_folder_in_use_names_the_other(album: Path) -> None:

@@ -168,11 +168,21 @@ def test_smooth_keeps_constants_and_gaps():
     np.testing.assert_allclose(charts.smooth(np.array([3.0])), [3.0])
 
 
-@pytest.mark.parametrize("lo, hi", [(0, 1), (-3e-7, 5e-7), (24, 28.5), (0, 123456)])
+@pytest.mark.parametrize("lo, hi", [(0, 1), (-3e-7, 5e-7), (24, 28.5), (0, 123456),
+                                    (0, 2.3e-4), (1.1e-4, 1.9e-4), (0, 2.5e6)])
 def test_ticks_are_round_and_inside(lo, hi):
     marks = charts.ticks(lo, hi)
     assert 3 <= len(marks) <= 9 and lo - 1e-12 <= marks[0] and marks[-1] <= hi + 1e-12
     assert len({charts.number(t) for t in marks}) == len(marks)
+    for t in marks:
+        assert float(charts.number(t).replace("−", "-")) == pytest.approx(t)
+
+
+@pytest.mark.parametrize("last, marks", [(0, ["0"]), (2, ["0", "1", "2"]), (40, 5)])
+def test_steps_are_whole(last, marks):
+    drawn = charts.line_chart("KL", range(last + 1), {"kl": [0.5] * (last + 1)})
+    found = re.findall(r'<text class="mid" x="[^"]*" y="170.0">([^<]*)</text>', drawn)
+    assert found == marks or len(found) == marks and all(text.isdecimal() for text in found)
 
 
 @pytest.mark.parametrize("rows", [[], [{"step": 3}], [{"step": 3, "kl": 0.0, "eval_plcc": 0.1}]])

@@ -3,6 +3,7 @@ damaged file leaves. Two processes are started once for all their cases (`proces
 
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,26 @@ def test_only_the_last_ones_stay(tmp_path: Path) -> None:
         save(saves, run.go(0, 1), step)
     assert names(tmp_path) == ["step-1000000", "step-999999"]
     assert saves.facts()["step"] == 1_000_000
+
+
+def test_a_copy_that_a_person_keeps_is_no_state(tmp_path: Path) -> None:
+    saves, run = Saves(tmp_path, 1), Run()
+    save(saves, run, 1)
+    shutil.copytree(tmp_path / "step-000001", tmp_path / "step-000001.bak")
+    assert save(saves, run, 2) and saves.facts()["step"] == 2
+    assert names(tmp_path) == ["step-000001.bak", "step-000002"]
+
+
+@pytest.mark.parametrize("every, there, goes_on, states", [
+    (0, 0, False, 0), (5, 0, False, 3), (5, 1, True, 2), (5, 2, True, 1), (5, 2, False, 3)])
+def test_room_is_for_what_is_not_there(tmp_path: Path, every: int, there: int, goes_on: bool,
+                                       states: int) -> None:
+    """A new state beside the oldest of two; earlier runs' will be moved and stay."""
+    run = Run()
+    for step in range(there):
+        save(Saves(tmp_path, 2), run, step + 1)
+    room = Saves(tmp_path, 2, every).room(run.trained, goes_on)
+    assert room == states * 12 * sum(p.numel() for p in run.trained.values())
 
 
 class Killed(BaseException):

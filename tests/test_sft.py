@@ -131,6 +131,23 @@ def test_every_critique_comes_once_an_epoch_in_a_new_order(monkeypatch, tmp_path
     assert read_rows(tmp_path / "rows.jsonl") == [{"step": 1}]
 
 
+@pytest.mark.parametrize("processes, lengths", [(1, [4, 4, 1]), (3, [4, 2, 3])])
+def test_the_last_batch_is_filled_up_and_the_steps_stay_as_many(processes: int, lengths: list[int],
+                                                               monkeypatch, tmp_path: Path) -> None:
+    """Else learning rates would depend on the number of processes, and a resumed run with it."""
+    monkeypatch.setattr(train_sft, "size", lambda: processes)
+    monkeypatch.setattr(train_sft, "share", range)
+    monkeypatch.setattr(ahead, "load_image", lambda path: path)
+    vlm = SimpleNamespace(asking=SimpleNamespace(prompt="Judge."), fit=lambda image: image)
+    critiques = [(Path(str(i)), f"answer {i}") for i in range(9)]
+    lessons: list[int] = []
+    monkeypatch.setattr(train_sft, "fit", lambda vlm, lessons_at, **options: lessons.extend(
+        len(lessons_at(step)) for step in range(options["steps"])))
+    train_sft.train(SFTConfig(epochs=1, batch=4), vlm, critiques, tmp_path / "rows.jsonl",
+                    Saves(tmp_path / "s", 1))
+    assert lessons == lengths
+
+
 def test_triton_and_torch_give_the_same_first_three_updates() -> None:
     """Each loss depends on all weights after the update before it."""
     device = "cuda" if torch.cuda.is_available() else "cpu"  # on the CPU: Triton's interpreter

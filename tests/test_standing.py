@@ -1,6 +1,7 @@
 """Percentiles, stars, places in bursts, dimensions, sidecars: against plain counting."""
 
 import csv
+import time
 import xml.etree.ElementTree as ET
 from itertools import combinations
 from pathlib import Path
@@ -163,6 +164,12 @@ def test_a_critique_by_its_headings() -> None:
     for none in ("harsh exposure, plain color: a weak picture.", "The color: none"):
         assert set(by_dimension(none).values()) == {""}
     assert by_dimension("Color: a\nColor: b")["Color"] == "a"
+    for odd in ("LIGHT  AND\tSHADOW: low", "Light\xa0& shadow: low", "Light And\nShadow: low"):
+        assert by_dimension(odd)["Light and Shadow"] == "low"
+    assert set(by_dimension("Composıtion: x").values()) == {""}
+    begun = time.process_time()
+    by_dimension("." * 100_000)
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize("dry", [True, False])

@@ -67,7 +67,8 @@ class Frame:
 
 def number(value: float) -> str:
     """A tick's label: 0.25, 1500, 2e-6; a true minus sign."""
-    text = f"{value:.4g}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.0e}"
+    text = f"{value:.4g}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.1e}".replace(
+        ".0e", "e")
     return text.replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
 
 
@@ -112,7 +113,8 @@ def line_chart(title: str, steps: Sequence[float], series: dict[str, Sequence[fl
         return head + '<p class="none">Not recorded in this run.</p></figure>'
     foot = (f'<p class="note">{plain(note)}</p>' if note else "") + "</figure>"
     frame = Frame(330, 190, _range(xs, 0.0), _range(ys, 0.06))
-    body = frame.axes(ticks(*frame.x_range), ticks(*frame.y_range), "step")
+    whole = [t for t in ticks(*frame.x_range) if float(t).is_integer()]
+    body = frame.axes(whole, ticks(*frame.y_range), "step")
     for i, y in enumerate(lines):
         body += f'<g class="c{i}">{_line(frame, x, y, sparse)}</g>'
     return head + frame.svg(body, title) + foot

@@ -115,7 +115,8 @@ def _levels(card: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     total = {"kept": card["kept"], "asked": card["critiques"]}
     cells = {name or DASH: [*map(cell, part.values()), cell(card["datasets"][name])]
              for name, part in card["levels_of_datasets"].items()}
-    cells["all"] = [*map(cell, card["levels"].values()), cell(total)]
+    cells["all sets" if "all" in cells else "all"] = [
+        *map(cell, card["levels"].values()), cell(total)]
     asked, kept = [row["score"] for row in rows], [row["score"] for row in rows if row["kept"]]
     plot = histogram(asked, kept, histogram_peak(asked, kept), "scores that were asked and kept")
     return ("<section><h2>Levels and datasets</h2>" + table("dataset", [*LEVELS, "all"], cells)
