@@ -18,6 +18,7 @@ from nanoaes.checkpoint import read_rows
 from nanoaes.config import RAPOConfig
 from nanoaes.datasets import Example
 from nanoaes.diary import Diary
+from nanoaes.errors import NotFinite
 from nanoaes.images import load_image
 from nanoaes.inputs import Prompts
 from nanoaes.judge import Judged
@@ -256,6 +257,24 @@ def test_the_folder_holds_the_weights_of_the_best_look(album: list[Example], tmp
         rows = read_rows(folder / "metrics.jsonl")
         assert {r["step"]: r["eval_score"] for r in rows if "eval_score" in r} == pytest.approx(
             dict(zip((0, 2, 4, 5), scores, strict=True)))
+
+
+def test_who_speaks_has_the_learners_weights_after_a_skipped_step_too(
+        album: list[Example], tmp_path: Path, monkeypatch) -> None:
+    """Of several updates the first may have moved them before one is not finite."""
+    speaker, learner = restless(0), restless(0)
+
+    def update(*_: Any, **__: Any) -> dict[str, float]:
+        with torch.no_grad():
+            next(learner.parameters()).add_(1)
+        raise NotFinite("loss")
+
+    monkeypatch.setattr(train_rapo, "update", update)
+    monkeypatch.setattr(Rollouts, "answers", scored_by_their_ids)
+    cfg = RAPOConfig(images=4, k=2, steps=1, eval_every=1, updates=2)
+    train(cfg, Models(speaker, learner), album, best_of([0.1, 0.2], tmp_path, cfg, monkeypatch))
+    for ours, theirs in zip(speaker.parameters(), learner.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_training_samples_and_held_out_answers_are_greedy(album: list[Example], tmp_path: Path,
