@@ -37,7 +37,7 @@ from nanoaes.sft import Lesson, learn
 from nanoaes.vlm import VLM
 
 HERE = Path(__file__)
-N, K, T, STEPS = 7, 3, 8, 2  # 7 pictures: no number of processes shares them evenly
+N, K, T, STEPS = 5, 3, 8, 2  # 5 pictures: no number of processes shares them evenly
 CASES: dict[str, dict[str, Any]] = {
     "toy": dict(reference="cpu"),
     "fp64": dict(kind="qwen2_5", dtype="float64", tied=False),
