@@ -263,9 +263,10 @@ def pictures(cfg: RAPOConfig, run: Path) -> tuple[list[Example], Sets, Sets]:
                  {name: [e.image for e in part] for name, (_, part) in tests.items()}, cfg.overlap)
     examples, held = hold_out(seen, cfg.heldout)
     held = {name: ("in", part) for name, part in by_dataset(held).items()}
-    named = {**{f"{name}, held out": part for name, part in held.items()}, **tests}
-    overlap.warn_of_learned(Path(cfg.model), {
-        name: [e.image for e in part] for name, (_, part) in named.items()})
+    if cfg.model:
+        named = {**{f"{name}, held out": part for name, part in held.items()}, **tests}
+        overlap.warn_of_learned(Path(cfg.model), {
+            name: [e.image for e in part] for name, (_, part) in named.items()})
     return examples, held, tests
 
 

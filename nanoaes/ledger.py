@@ -141,7 +141,7 @@ class Ledger:
         """An error that is there already?"""
         line = self.lines.get(row["path"])
         return (line is not None and not line.answered and "look" not in row and
-                (line.error, line.stamp) == (row["error"], Stamp(row["size"], row["mtime_ns"])))
+                (line.error, line.stamp) == (row.get("error"), Stamp(row["size"], row["mtime_ns"])))
 
     def row(self, path: Path) -> dict[str, Any]:
         """The line that counts."""

@@ -89,8 +89,8 @@ def repetition(texts: Sequence[str]) -> np.ndarray:
     sets = [np.array([hash(run) for run in runs(text, RUN)], np.int64) for text in texts]
     n = sum(bool(len(some)) for some in sets)
     m = min(OTHERS, n - 1)
-    _, which, seen = np.unique(np.concatenate([*sets, []]), return_inverse=True,
-                               return_counts=True)
+    every = np.concatenate([*sets, np.zeros(0, np.int64)])
+    _, which, seen = np.unique(every, return_inverse=True, return_counts=True)
     chance = np.array([1 - comb(n - d, m) / comb(n - 1, m) for d in range(1, n + 1)])
     ends = np.cumsum([len(some) for some in sets])
     return np.array([math.fsum(some) / len(some) if len(some) else np.nan
