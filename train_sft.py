@@ -49,6 +49,7 @@ from nanoaes.vlm import VLM
 
 STATES = "sft_resume"  # the folder of the run's states
 
+
 def main(cfg: SFTConfig) -> Path:
     """Returns the folder of the cold-started model."""
     run = Path(cfg.run)
@@ -66,10 +67,15 @@ def main(cfg: SFTConfig) -> Path:
         if first():
             hand_out(models.speaker, critiques, out)
         if cfg.lora_rank and cfg.merge:
-            by_first(partial(write_merged, cfg, out, out.with_name(f"{out.name}_merged")))
+            by_first(partial(write_merged, cfg, out, merged_of(out)))
     told = f", token entropy {last['entropy']:.3f} nats" if last else ""  # or all was done before
     say(f"cold start: {len(critiques)} critiques x {cfg.epochs} epochs{told} -> {out}")
     return out
+
+
+def merged_of(out: Path) -> Path:
+    """Where the whole model of adapters in `out` lies."""
+    return out.with_name(f"{out.name}_merged")
 
 
 def hand_out(vlm: VLM, critiques: list[tuple[Path, str]], out: Path) -> None:
@@ -93,7 +99,7 @@ def prepare(cfg: SFTConfig, run: Path, out: Path, claimed: ExitStack, processes:
 
     Returns critiques, that folder, the options with nothing left open, and the run's states.
     """
-    merged = out.with_name(f"{out.name}_merged")
+    merged = merged_of(out)
     keep_sources(cfg.model, "--out", out, merged)
     for target in (out, merged) if cfg.lora_rank and cfg.merge else (out,):
         refuse_foreign(target, "--out", "nanoaes.json")
@@ -127,7 +133,7 @@ def make_room(cfg: SFTConfig, run: Path, out: Path, vlm: VLM, trained: Trained, 
         set_aside(out.parent, [f"{out.name}/{name}" for name in EVALUATED])
         return cut_rows(run / "sft_metrics.jsonl", state["step"])
     aside = {run.resolve(): ["sft_metrics.jsonl", STATES]}
-    merged = out.with_name(f"{out.name}_merged")
+    merged = merged_of(out)
     aside.setdefault(out.parent.resolve(), []).extend(
         [out.name, *[merged.name] * (merged / "nanoaes.json").is_file()])
     for folder, names in aside.items():

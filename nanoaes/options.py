@@ -20,6 +20,8 @@ from nanoaes.config import OptionError
 from nanoaes.presets import PRESETS
 
 C = TypeVar("C")
+# Two options that say how many; the first, given, puts out the other, and what does so.
+RIVALS = {"steps": ("epochs", 0.0), "per_level": ("target", 0)}
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -69,14 +71,11 @@ def parse(cls: type[C], argv: list[str] | None = None, verb: str = "") -> C:
     values = vars(given)
     values |= {f.name: tuple(map(expanduser, values.get(f.name, ()))) for f in bare}
     preset = PRESETS[values.pop("preset")].get(cls, {})
-    if "steps" in values:
-        if values.get("epochs"):
-            raise OptionError("--steps and --epochs say the same in two ways; give one")
-        values["epochs"] = 0.0  # or a preset's would win
-    if "per_level" in values:
-        if values.get("target"):
-            raise OptionError("--per_level and --target say how many in two ways; give one")
-        values["target"] = 0
+    for one, (other, none) in RIVALS.items():
+        if one in values:
+            if values.get(other):
+                raise OptionError(f"--{one} and --{other} say the same in two ways; give one")
+            values[other] = none  # or a preset's would win
     return cls(**preset | values)
 
 

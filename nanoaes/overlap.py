@@ -23,8 +23,8 @@ from nanoaes.progress import progress, say
 
 SIDE = 16  # a hash compares so many neighbours in each of so many rows
 NEAR = 16  # of its 256 bits may differ
-LEARNED = "learned.txt"
 LEVELS = 4  # of 255, by which 8 x 8 spots of colour may differ on average
+LEARNED = "learned.txt"
 
 
 def warn(train: Sequence[Path], tests: dict[str, Sequence[Path]], by: str = "names") -> None:
@@ -46,17 +46,23 @@ def warn(train: Sequence[Path], tests: dict[str, Sequence[Path]], by: str = "nam
 
 def write_learned(folder: Path, paths: Iterable[Path]) -> None:
     """The pictures of a cold start, beside its model: size and name."""
-    names = dict.fromkeys(_keys(path)[1] for path in paths)
-    write_whole(folder / LEARNED, (f"{size} {name}\n" for name, size in names))
+    write_whole(folder / LEARNED, (f"{line}\n" for line in dict.fromkeys(map(_line, paths))))
 
 
 def warn_of_learned(folder: Path, sets: dict[str, Sequence[Path]]) -> None:
     """As `warn`, of what the cold start in that folder has learned, if it has left a list."""
     file = folder / LEARNED
-    known = set(file.read_text("utf-8").splitlines()) if file.is_file() else ()
+    if not file.is_file():
+        return
+    known = set(file.read_text("utf-8").split("\n"))
     for name, paths in sets.items():
-        same = {p for p in paths if "{1} {0}".format(*_keys(p)[1]) in known}
-        _tell(name, paths, same, "pictures of the cold start")
+        _tell(name, paths, {p for p in paths if _line(p) in known}, "pictures of the cold start")
+
+
+def _line(path: Path) -> str:
+    """Of the list; a name that is no text as `write_whole` writes it."""
+    name, size = _keys(path)[1]
+    return f"{size} {name}".encode("utf-8", "backslashreplace").decode()
 
 
 def _tell(name: str, paths: Sequence[Path], same: set[Path], what: str) -> None:

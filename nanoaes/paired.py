@@ -102,9 +102,12 @@ def chosen(pred: list[list[float | None]], truth: np.ndarray, read: np.ndarray, 
            ) -> dict[str, dict]:
     """KRCC where both are readable, pairs and sets: their influences' difference is resampled
     (choices.py)."""
-    both = [np.where(read, np.array(p, dtype=float), np.nan) for p in pred]
-    a, b = (choices.measure(p, truth) | {"krcc": choices.pairs(x, truth)["krcc"]}
-            for p, x in zip(pred, both, strict=True))
+    found = [choices.measure(p, truth) for p in pred]
+    if not read.all():
+        both = [np.where(read, np.array(p, dtype=float), np.nan) for p in pred]
+        found = [of | {"krcc": choices.pairs(x, truth)["krcc"]}
+                 for of, x in zip(found, both, strict=True)]
+    a, b = found
     out = {}
     for name in ("krcc", *choices.NAMES):
         one, two, ci = a[name], b[name], None

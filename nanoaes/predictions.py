@@ -27,7 +27,6 @@ from nanoaes.progress import say
 from nanoaes.runs import claim, keep_going
 from nanoaes.stop import Stopping
 
-EVALUATED = ("eval.json", "predictions.jsonl", "report.html")  # in a model's folder
 Item = dict[str, Any]  # "image", "truth", "pred", "text", "cut"
 
 
@@ -36,6 +35,9 @@ def beside(out: Path) -> tuple[Path, Path]:
     report.html, those of x.json are x.predictions.jsonl and x.report.html."""
     start = "" if out.name == "eval.json" else f"{out.stem}."
     return out.with_name(f"{start}predictions.jsonl"), out.with_name(f"{start}report.html")
+
+
+EVALUATED = ("eval.json", *(path.name for path in beside(Path("eval.json"))))  # beside a model
 
 
 def check_writable(out: Path) -> None:

@@ -91,10 +91,11 @@ def repetition(texts: Sequence[str]) -> np.ndarray:
     m = min(OTHERS, n - 1)
     every = np.concatenate([*sets, np.zeros(0, np.int64)])
     _, which, seen = np.unique(every, return_inverse=True, return_counts=True)
-    chance = np.array([1 - comb(n - d, m) / comb(n - 1, m) for d in range(1, n + 1)])
+    kinds, kind = np.unique(seen, return_inverse=True)
+    chance = np.array([1 - comb(n - d, m) / comb(n - 1, m) for d in kinds.tolist()])[kind]
     ends = np.cumsum([len(some) for some in sets])
     return np.array([math.fsum(some) / len(some) if len(some) else np.nan
-                     for some in np.split(chance[seen[which] - 1], ends[:-1])])
+                     for some in np.split(chance[which], ends[:-1])])
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -101,7 +101,7 @@ class Saves:
             by_all(finish if first() else lambda: None)
         if saving.done and first():
             with keep_going("the removal of an old state"):
-                for old in self._whole()[: -self.keep]:
+                for old in states_in(self.folder)[: -self.keep]:
                     discard(old)
         return saving.done
 
@@ -141,18 +141,13 @@ class Saves:
             raise damaged(path, str(cause(error)).partition("\n")[0]) from None
         return self.facts()
 
-    def _whole(self) -> list[Path]:
-        """The oldest first. What a person keeps beside them (step-000100.bak) is none."""
-        return sorted((path for path in self.folder.glob("step-*") if path.name[5:].isdecimal()),
-                      key=lambda path: int(path.name[5:]))
-
     def room(self, trained: dict[str, Tensor], goes_on: bool) -> int:
         """Bytes of disk for the states to come, of which the oldest goes after the newest is there.
 
         Args:
             goes_on: those that are there are this run's.
         """
-        there = len(self._whole()) if goes_on else 0
+        there = len(states_in(self.folder)) if goes_on else 0
         return bool(self.every) * max(1, self.keep + 1 - there) * BYTES * sum(
             p.numel() for p in trained.values())
 
@@ -160,13 +155,19 @@ class Saves:
         """The folder and its record; what a crash has left is removed."""
         for left in self.folder.glob(".step-*.*"):
             recover(self.folder / left.name.split(".")[1])
-        whole = self._whole()
+        whole = states_in(self.folder)
         if not whole:
             return None
         try:
             return whole[-1], json.loads((whole[-1] / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise damaged(whole[-1], f"{RECORD}: {error}") from None
+
+
+def states_in(folder: Path) -> list[Path]:
+    """The oldest first. What a person keeps beside them (step-000100.bak) is none."""
+    return sorted((path for path in folder.glob("step-*") if path.name[5:].isdecimal()),
+                  key=lambda path: int(path.name[5:]))
 
 
 def state_of(trained: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -229,7 +230,7 @@ def cause(error: CheckpointException) -> BaseException:
 
 
 def damaged(path: Path, why: str) -> UserError:
-    rest = len(list(path.parent.glob("step-*"))) > 1
+    rest = len(states_in(path.parent)) > 1
     return UserError(f"{path} is damaged ({why}); delete it: "
                      + ("the one before is used then" if rest else "the run begins anew then"))
 

@@ -76,9 +76,8 @@ def fingerprint(path: Path) -> str:
         size = file.stat().st_size
         seen.update(f"{file.name} {size}\n".encode())
         with file.open("rb") as content:
-            for place in range(0, max(size - SAMPLE, 1), max(size // SAMPLES, SAMPLE)):
+            last = max(size - SAMPLE, 0)
+            for place in (*range(0, last, max(size // SAMPLES, SAMPLE)), last):
                 content.seek(place)
                 seen.update(content.read(SAMPLE))
-            content.seek(max(size - SAMPLE, 0))
-            seen.update(content.read(SAMPLE))
     return seen.hexdigest()[:16]

@@ -25,8 +25,7 @@ MEASURES = {
     ],
     "nanoaes/same.py": [
         M("a file's beginning and end alone",
-          "for place in range(0, max(size - SAMPLE, 1), max(size // SAMPLES, SAMPLE)):",
-          "for place in (0,):", "same"),
+          "(*range(0, last, max(size // SAMPLES, SAMPLE)), last)", "(0, last)", "same"),
     ],
     "nanoaes/paired.py": [
         M("KRCC of each one's own pictures", ' | {"krcc": choices.pairs(x, truth)["krcc"]}', "",
